@@ -26,7 +26,8 @@ from iota.store import StoreError
 from miner.core.effects import ApplyMerge, FetchBase
 from miner.core.facts import BaseHeld
 from miner.device import DeviceThread
-from miner.ops import OpRunner, StateLost
+from miner.op_records import StateLost
+from miner.ops import OpRunner
 from miner.retry import persist
 
 log = logging.getLogger(__name__)

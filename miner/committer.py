@@ -1,7 +1,7 @@
 """State commitments and snapshots of one replica life, made in a thread of their own.
 
 The device thread gives a copy of the state and goes on. The committer's thread hashes the copy and writes the
-snapshot. The receipt is then written where all receipts are: in the device thread.
+snapshot. The receipt is then written where all receipts are: in the recorder's thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Committed:
-    """What the receipt of a COMMIT says, and the receipt of an earlier process for it, if there is one."""
+    """What the receipt of a COMMIT says."""
 
     epoch: int
     version: int
@@ -35,13 +35,13 @@ class Committed:
     started: float
     ended: float
     """Unix seconds of the hashing."""
-    earlier: Receipt | None
 
 
 class Committer:
     """Computes commitments in the order in which they are asked for, and keeps the snapshots of the versions.
 
-    `give` and `take` are called in the device thread.
+    `give` is called in the device thread, `expect` and `take` in the recorder's: a version is copied before
+    its STEP is receipted, and is bad if that fails.
     """
 
     def __init__(
@@ -50,53 +50,49 @@ class Committer:
         """`room` (bytes of disk) bounds the snapshots; None: what there is. `now` gives Unix seconds."""
         self._spec, self._stage, self._disk, self._room, self._now = spec, stage, disk, room, now
         self._thread = CopyThread("committer")
-        self._asked: deque[Future[Committed]] = deque()
+        self._expected: deque[tuple[Future[Committed], Receipt | None]] = deque()
         self.newest: Future[Committed] | None = None
-        """The commitment that was asked for last; when it is complete, those before it are."""
+        """The commitment that is expected last; when it is complete, those before it are."""
 
     def give(
         self,
         epoch: int,
         version: int,
         copy: Callable[[], HostCopy],
-        earlier: Receipt | None,
         beginning: Beginning | None = None,
-    ) -> None:
+    ) -> Future[Committed]:
         """Commit to the state of which `copy` starts a copy; it waits and raises as `CopyThread.give`.
 
-        `earlier` is the receipt of an earlier process, `beginning` what a life shows at its first version.
+        `beginning` is what a life shows at its first version.
         """
-        work = partial(self._commit, epoch, version, earlier, beginning)
-        self.newest = self._thread.give(copy, work)
-        self._asked.append(self.newest)
+        return self._thread.give(copy, partial(self._commit, epoch, version, beginning))
 
-    def take(self) -> list[Committed]:
-        """The commitments that are complete and were not taken before, in order.
+    def expect(self, made: Future[Committed], earlier: Receipt | None) -> None:
+        """Have `take` give this commitment, with the receipt of an earlier process for it, if there is."""
+        self.newest = made
+        self._expected.append((made, earlier))
+
+    def take(self) -> list[tuple[Committed, Receipt | None]]:
+        """The expected commitments that are complete and were not taken before, in order.
 
         Raises OSError where a snapshot could not be written.
         """
         found = []
-        while self._asked and self._asked[0].done():
-            found.append(self._asked.popleft().result())
+        while self._expected and self._expected[0][0].done():
+            made, earlier = self._expected.popleft()
+            found.append((made.result(), earlier))
         return found
 
     def close(self) -> None:
         """Finish the commitment in work, discard the others and their copies, and end the thread."""
         self._thread.close()
 
-    def _commit(
-        self,
-        epoch: int,
-        version: int,
-        earlier: Receipt | None,
-        beginning: Beginning | None,
-        state: StageState,
-    ) -> Committed:
+    def _commit(self, epoch: int, version: int, beginning: Beginning | None, state: StageState) -> Committed:
         started = self._now()
         made = commitment(state, self._spec.outer.part_elements, beginning)
         ended = self._now()
         self._keep(epoch, version, state, made)
-        return Committed(epoch, version, made, started, ended, earlier)
+        return Committed(epoch, version, made, started, ended)
 
     def _keep(self, epoch: int, version: int, state: StageState, made: Commitment) -> None:
         """Write the snapshot of a version for audits; without room, log it and go on."""

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class DeviceThread:
-    """The only thread that touches the device's tensors. Calls run in the order in which they are made."""
+    """The only thread that starts work on the device. Calls run in the order in which they are made."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="device")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from iota.outer.partition import PartError
 from iota.protocol.events import MergeAssign
 from iota.protocol.receipts import OpKind
-from miner.device import DeviceThread
 from miner.ops import OpRunner
 from miner.retry import NotWanted
 
@@ -18,7 +17,6 @@ class MergeReceipts:
     """Writes them into the miner's log, in the thread that writes all receipts."""
 
     runner: OpRunner
-    device: DeviceThread
 
     async def write(self, assign: MergeAssign, output: str, started: float) -> None:
         """Write the receipt of a merged part, if it is not there; `output` is its `merge_output`.
@@ -28,7 +26,7 @@ class MergeReceipts:
             PartError: it has signed another result of this part.
             OSError: the disk is full; nothing was written.
         """
-        await self.device.run(self._write, assign, output, started)
+        await self.runner.recorder.run(lambda: self._write(assign, output, started))
 
     def _write(self, assign: MergeAssign, output: str, started: float) -> None:
         log, what = self.runner.log, f"part {assign.part} of stage {assign.stage} of epoch {assign.epoch}"

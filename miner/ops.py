@@ -1,43 +1,36 @@
-"""Runs one op on the device and writes its frame and receipt to disk. Called in the device thread only."""
+"""Starts one op after another on the device, and has each recorded when its result is on the host."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from blake3 import blake3
 
 from iota.codec.wire_dtype import payload_tensor
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.fingerprint import fingerprint
 from iota.compute.host_copy import HostCopy
-from iota.compute.names import Microbatch
-from iota.compute.output import DeviceOutput
+from iota.compute.names import Microbatch, Output, StepOutput
+from iota.compute.output import DeviceOutput, ReadBack
 from iota.compute.state import StageState, zero_moments
 from iota.data.reader import Tokens
 from iota.identity.keys import Hotkey
 from iota.outer.base_values import BaseRoots
 from iota.protocol.fingerprints import fingerprint_nonce
-from iota.protocol.frames import FrameName, FrameNotice
-from iota.protocol.receipts import MAX_LOSS, Beginning, OpKey, OpKind, Receipt, StepUpdate, counted_digest
+from iota.protocol.receipts import MAX_LOSS, Beginning, OpKind, SignedHeader, StepUpdate, counted_digest
 from iota.spec import RunSpec
-from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, encode_frame, make_header
+from iota.wire.frame import Frame
 from iota.wire.transport import OutgoingFrame
 from miner.activity import Activity
-from miner.committer import Committer
+from miner.committer import Committed, Committer
 from miner.core.schedule import Op
 from miner.disk import MinerDisk
+from miner.op_records import OpRecords, StateLost
 from miner.receipt_log import ReceiptLog
-
-log = logging.getLogger(__name__)
-
-
-class StateLost(Exception):
-    """This replica's weights cannot be trusted or rebuilt; it must join again from the run's base."""
+from miner.recorder import Recorder
 
 
 @dataclass
@@ -54,7 +47,10 @@ class Inputs:
 
 @dataclass
 class OpRunner:
-    """One replica's engine with its receipts, frames and snapshots on disk. `close` ends it."""
+    """One replica's engine with its receipts, frames and snapshots on disk. `close` ends it.
+
+    `load` and `launch` are called in the device thread. Its recorder's thread does all that needs no device.
+    """
 
     spec: RunSpec
     stage: int
@@ -71,14 +67,23 @@ class OpRunner:
     _steady_s: float = field(default_factory=time.monotonic)
     _joined: int = 0
     """First version of this replica in its epoch."""
+    _bad: deque[Microbatch] = field(default_factory=deque)
+    """Microbatches whose results were bad, for the engine to discard before the next op."""
+    _free_s: float = 0.0
+    """When the device had ended the op before, in the recorder's thread. It begins no op earlier."""
 
     def __post_init__(self) -> None:
         room = self.snapshot_bytes
+        self.recorder = Recorder()
         self.committer = Committer(self.spec, self.stage, self.disk, room, self._now)
+        self.records = OpRecords(
+            self.spec, self.stage, self.hotkey, self.log, self.disk, self.device, self.committer
+        )
 
     def close(self) -> None:
-        """End the committer; what it has not finished is repeated after a restart."""
+        """End committer and recorder; what they have not finished is repeated after a restart."""
         self.committer.close()
+        self.recorder.close()
 
     def load(self, epoch: int, version: int, state: StageState, base: BaseRoots) -> None:
         """Start an epoch from `state` on the CPU as `version`, and commit to it. It must not change later.
@@ -88,7 +93,8 @@ class OpRunner:
         self.engine.load(state, version=version)
         self._joined = version
         start = replace(state, moments=state.moments or zero_moments(self.spec, self.stage))
-        self._commit(epoch, version, lambda: HostCopy(start), self._beginning(epoch, base))
+        made = self.committer.give(epoch, version, lambda: HostCopy(start), self._beginning(epoch, base))
+        self.recorder.record(lambda: self._expect(epoch, version, made))
 
     def _beginning(self, epoch: int, base: BaseRoots) -> Beginning:
         """What the life shows of its base and its device. The suite runs as the ops do."""
@@ -98,51 +104,73 @@ class OpRunner:
             fingerprint=fingerprint(self.spec, self.stage, self.engine.device, nonce),
         )
 
-    def run(
+    def launch(
         self, op: Op, inputs: Mapping[tuple[int, int], Inputs], receiver: str | None
-    ) -> OutgoingFrame | None:
-        """Run `op` and return the frame to send to `receiver`; None if the op sends none.
+    ) -> Future[OutgoingFrame | None]:
+        """Start `op`. The next one may be launched before the future is done.
+
+        When frame and receipt are on disk, the future gives the frame to send to `receiver`, None if the op
+        sends none. Or it raises, and nothing was recorded:
+            BadValueError: NaN, Inf or an absurd loss. The microbatch must be dropped.
+            StateLost, OSError (the disk is full): no op that was launched later is recorded either.
 
         Args:
             inputs: by (step, microbatch).
 
         Raises:
-            BadValueError: NaN, Inf or an absurd loss. Nothing was recorded; the microbatch must be dropped.
-            StateLost: nothing was recorded.
-            OSError: the disk is full; nothing was recorded.
+            StateLost: as by the future.
         """
+        while self._bad:
+            self.engine.discard(self._bad.popleft())
         if op.kind is OpKind.STEP:
-            self._step(op, inputs)
-            return None
+            return self._launch_step(op, inputs)
         mb = Microbatch(op.epoch, op.step, op.microbatch, op.attempt)
         work = inputs[op.step, op.microbatch]
         started = self._now()
-        clock = time.perf_counter()
-        made = self._compute(op.kind, mb, op.version, work, recompute=not op.send_forward)
-        output = made.read().result()
+        made = self._compute(op.kind, mb, op.version, work, recompute=not op.send_forward).read()
+        gradient = work.gradient if op.kind is OpKind.BACKWARD else None
+        used = tuple(f.signed_header for f in (work.stage_input, gradient) if f is not None)
+
+        def record() -> OutgoingFrame | None:
+            try:
+                return self._record(op, made, started, used, receiver)
+            except BadValueError:
+                self._bad.append(mb)
+                raise
+
+        return self.recorder.record(record)
+
+    def _record(
+        self,
+        op: Op,
+        made: ReadBack[Output],
+        started: float,
+        used: tuple[SignedHeader, ...],
+        receiver: str | None,
+    ) -> OutgoingFrame | None:
+        """Write frame and receipt of an op on a microbatch."""
+        output = made.result()
         if output.loss is not None and output.loss > MAX_LOSS:
             raise BadValueError(f"a loss of {output.loss:g} nats a token")
-        ended = self._now()
-        self.activity.compute_s += time.perf_counter() - clock
+        times = self._times(started)
         if op.kind is OpKind.LOSS and output.loss is not None:
             self.activity.loss_sum += output.loss
             self.activity.losses += 1
         clock = time.perf_counter()
         frame = None
         if output.payload is not None and receiver is not None:
-            frame = self._frame(op, output.payload, output.digest, receiver)
-        gradient = work.gradient if op.kind is OpKind.BACKWARD else None
-        self._record(
-            op,
-            inputs=tuple(f.signed_header for f in (work.stage_input, gradient) if f is not None),
-            output=output.digest,
-            loss=output.loss,
-            tokens=self.spec.data.tokens,
-            started=started,
-            ended=ended,
+            frame = self.records.frame(op, output.payload, output.digest, receiver)
+        self.records.receipt(
+            op, inputs=used, output=output.digest, loss=output.loss, tokens=self.spec.data.tokens, **times
         )
         self.activity.serialise_s += time.perf_counter() - clock
         return frame
+
+    def _times(self, started: float) -> dict[str, float]:
+        """`started` and `ended` of the receipt of an op that was launched at `started` and has ended now."""
+        begun, self._free_s = max(started, self._free_s), self._now()
+        self.activity.compute_s += self._free_s - begun
+        return {"started": begun, "ended": self._free_s}
 
     def _now(self) -> float:
         """Unix seconds by the clock as it was at the join, which the orchestrator took as right.
@@ -172,56 +200,37 @@ class OpRunner:
             self.engine.remember(mb, version, stage_input, tokens)
         return self.engine.backward(mb, version, payload_tensor(work.gradient.payload))
 
-    def _frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
-        """The op's signed frame, written to disk before its receipt.
-
-        A frame that an earlier process wrote for the same payload is sent again: signatures are randomised,
-        so a second one would make other bytes than those that may be in the store.
-        """
-        name = FrameName.of(op.key, self.stage)
-        header = make_header(self.spec, name, digest, self.hotkey.ss58, receiver)
-        data = self._kept_frame(header)
-        if data is None:
-            data = encode_frame(header, payload, self.hotkey.sign)
-            self.disk.save_frame(name, data)
-        notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
-        return OutgoingFrame(notice, data)
-
-    def _kept_frame(self, header: FrameHeader) -> bytes | None:
-        """The frame with this header on disk; None if there is none, another or a damaged one."""
-        try:
-            data = self.disk.frame(header.name).read_bytes()
-            if decode_frame(data, self.spec).header == header:
-                return data
-        except FileNotFoundError:
-            return None
-        except FrameError as error:
-            log.warning("frame %s on this disk is damaged and is made anew: %s", header.name, error)
-        return None
-
-    def _step(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
+    def _launch_step(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> Future[OutgoingFrame | None]:
         summed = [(mb.index, mb.attempt) for mb in self.engine.summed(op.step)]
         if summed != list(op.counted):
             self._sum_again(op, inputs)
-        started, clock = self._now(), time.perf_counter()
+        started = self._now()
         try:
             result = self.engine.step(op.step, len(op.counted), op.learning_rate)
         except BadValueError as error:
-            raise StateLost(f"the weights went bad in step {op.step}: {error}") from error
-        self.activity.compute_s += time.perf_counter() - clock
-        clock = time.perf_counter()
-        counted = counted_digest(op.counted)
-        self._record(
-            op,
-            output=counted,
-            started=started,
-            ended=self._now(),
-            update=StepUpdate(
-                gradient_norm=result.gradient_norm, counted=counted, learning_rate=op.learning_rate
-            ),
-        )
+            raise _went_bad(op, error) from error
+        made, commitment = result.read(), None
         if self.spec.is_committed(result.version, self._joined):
-            self._commit(op.epoch, result.version, self.engine.copy_state)
+            commitment = self.committer.give(op.epoch, result.version, self.engine.copy_state)
+        return self.recorder.record(lambda: self._record_step(op, made, started, commitment))
+
+    def _record_step(
+        self, op: Op, made: ReadBack[StepOutput], started: float, commitment: Future[Committed] | None
+    ) -> None:
+        """Write the receipt of a STEP. The COMMIT of its version may be written after it."""
+        try:
+            result = made.result()
+        except BadValueError as error:
+            raise _went_bad(op, error) from error
+        times, clock = self._times(started), time.perf_counter()
+        update = StepUpdate(
+            gradient_norm=result.gradient_norm,
+            counted=counted_digest(op.counted),
+            learning_rate=op.learning_rate,
+        )
+        self.records.receipt(op, output=update.counted, update=update, **times)
+        if commitment is not None:
+            self._expect(op.epoch, result.version, commitment)
         self.activity.serialise_s += time.perf_counter() - clock
 
     def _sum_again(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> None:
@@ -238,61 +247,11 @@ class OpRunner:
             mb = Microbatch(op.epoch, op.step, index, attempt)
             self._compute(kind, mb, op.version, work, recompute=True)
 
-    def _commit(
-        self,
-        epoch: int,
-        version: int,
-        copy: Callable[[], HostCopy],
-        beginning: Beginning | None = None,
-    ) -> None:
-        """Have the committer commit to a version that was just made."""
+    def _expect(self, epoch: int, version: int, commitment: Future[Committed]) -> None:
+        """A COMMIT is due when its commitment is complete, unless an earlier process wrote it."""
         # Looked up now: when the commitment is complete, the log may have forgotten the epoch.
-        earlier = self.log.find((epoch, version, 0, 0, OpKind.COMMIT))
-        self.committer.give(epoch, version, copy, earlier, beginning)
-
-    def record_commits(self) -> None:
-        """Write the receipts of the commitments that are complete, in order.
-
-        None of an epoch may stand after those of a later one: it is then left out. Raises StateLost and
-        OSError; the receipts before the one concerned are written.
-        """
-        for done in self.committer.take():
-            if done.epoch < self.log.newest_epoch:
-                continue
-            key = (done.epoch, done.version, 0, 0, OpKind.COMMIT)
-            fields = {
-                "output": done.made.root,
-                "commitment": done.made,
-                "started": done.started,
-                "ended": done.ended,
-            }
-            self._write(key, done.version, done.earlier, fields)
-
-    def _record(self, op: Op, **fields: Any) -> None:
-        """Append the op's receipt, or compare the result with the receipt of an earlier process."""
-        self._write(op.key, op.version, self.log.find(op.key), fields)
-
-    def _write(self, key: OpKey, version: int, earlier: Receipt | None, fields: dict[str, Any]) -> None:
-        epoch, step, microbatch, attempt, kind = key
-        if earlier is None:
-            self.log.append(
-                {
-                    "epoch": epoch,
-                    "step": step,
-                    "microbatch": microbatch,
-                    "attempt": attempt,
-                    "stage": self.stage,
-                    "kind": kind,
-                    "version": version,
-                    "device": self.device,
-                    **fields,
-                }
-            )
-        elif not _agrees(earlier, fields):
-            raise StateLost(f"{kind} {step}/{microbatch} no longer gives the result that was receipted")
+        self.committer.expect(commitment, self.log.find((epoch, version, 0, 0, OpKind.COMMIT)))
 
 
-def _agrees(earlier: Receipt, fields: dict[str, Any]) -> bool:
-    """Whether a repeated op gave the receipted result."""
-    found = (fields["output"], fields.get("update"), fields.get("commitment"))
-    return (earlier.output, earlier.update, earlier.commitment) == found
+def _went_bad(op: Op, error: BadValueError) -> StateLost:
+    return StateLost(f"the weights went bad in step {op.step}: {error}")

@@ -29,7 +29,8 @@ from miner.device import DeviceThread
 from miner.duty_worker import DutyWorker
 from miner.frames import FrameMover, lost
 from miner.merge_receipts import MergeReceipts
-from miner.ops import OpRunner, StateLost
+from miner.op_records import StateLost
+from miner.ops import OpRunner
 from miner.own_record import OwnRecord
 from miner.plan_check import check_plan
 from miner.progress_line import Position
@@ -83,7 +84,7 @@ class Replica:
             runner.disk,
             self.objects,
             self._bases,
-            MergeReceipts(runner, self.device),
+            MergeReceipts(runner),
             self._core.wants,
             self._core.duties.turn,
         )
@@ -171,7 +172,7 @@ class Replica:
             case effects.ForgetMicrobatch():
                 self._trainer.forget(effect)
             case effects.RunOp():
-                self._start(self._trainer.run(effect))
+                self._start(self._trainer.run(effect, self._take))
             case effects.ReadTokens():
                 self._start(self._trainer.read_tokens(effect))
             case effects.WriteCommit():
@@ -220,6 +221,7 @@ class Replica:
         return facts.ObjectsMissing(keys)
 
     def _position(self) -> Position:
+        self._count_waiting()  # where nothing arrives, nothing else counts it
         epoch, step, in_flight = self._core.progress
         schedule, state = self.runner.spec.schedule, self._core.state
         if found := self._told.accusations:

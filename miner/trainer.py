@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from iota.compute.errors import BadValueError, StateError
@@ -17,9 +18,10 @@ from iota.spec import RunSpec
 from iota.wire.frame import Frame
 from miner.activity import Activity
 from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp, WriteCommit
-from miner.core.facts import Committed, FrameArrived, OpBad, OpDone, StateLoaded, TokensRead
+from miner.core.facts import Committed, FrameArrived, OpBad, OpDone, OpLaunched, StateLoaded, TokensRead
 from miner.device import DeviceThread
-from miner.ops import Inputs, OpRunner, StateLost
+from miner.op_records import StateLost
+from miner.ops import Inputs, OpRunner
 from miner.retry import persist
 
 log = logging.getLogger(__name__)
@@ -86,11 +88,16 @@ class Trainer:
                 work.gradient = frame
         return FrameArrived(name)
 
-    async def run(self, effect: RunOp) -> OpDone | OpBad:
-        """Run one op on the device. Raises StateLost, and OSError if the disk is full."""
+    async def run(self, effect: RunOp, take: Callable[[OpLaunched], None]) -> OpDone | OpBad:
+        """Launch one op on the device, have the core `take` that, and wait until the op is recorded.
+
+        Raises StateLost, and OSError if the disk is full.
+        """
         op = effect.op
+        recorded = await self.device.run(self.runner.launch, op, self._inputs, effect.receiver)
+        take(OpLaunched(op))
         try:
-            frame = await self.device.run(self.runner.run, op, self._inputs, effect.receiver)
+            frame = await asyncio.wrap_future(recorded)
         except BadValueError as error:
             log.error("microbatch %d of step %d is dropped: %s", op.microbatch, op.step, error)
             return OpBad(op)
@@ -107,11 +114,12 @@ class Trainer:
         return Committed(effect.epoch, effect.version)
 
     async def _record_commits(self) -> None:
-        """Wait for the commitments that the device thread has asked for so far, and write their receipts."""
-        newest = await self.device.run(lambda: self.runner.committer.newest)
+        """Wait for the commitments that are due by now, and write their receipts."""
+        runner = self.runner
+        newest = await runner.recorder.run(lambda: runner.committer.newest)
         if newest is not None:
             await asyncio.wrap_future(newest)
-            await self.device.run(self.runner.record_commits)
+            await runner.recorder.run(runner.records.commits)
 
     def forget(self, effect: ForgetMicrobatch) -> None:
         """Free the activations that the engine keeps for a microbatch's backward."""

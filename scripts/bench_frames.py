@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,6 +61,7 @@ from miner.core.schedule import Op
 from miner.disk import MinerDisk
 from miner.ops import Inputs, OpRunner
 from miner.receipt_log import ReceiptLog
+from miner.recorder import Recorder
 
 T = TypeVar("T")
 
@@ -113,6 +115,17 @@ class TimedEngine(Engine):
         return self.clock.call("compute", lambda: Engine.backward(self, mb, version, gradient))
 
 
+class TimedRecorder(Recorder):
+    """The recorder of the measured stage; its thread makes frames and receipts."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def record(self, call: Callable[[], T]) -> Future[T]:
+        return super().record(lambda: self._clock.call("record", call))
+
+
 @dataclass
 class Bench:
     """Three stages in one process, the middle one as a miner runs it."""
@@ -135,6 +148,8 @@ class Bench:
         self.runner = OpRunner(
             self.spec, STAGE, mine, engine, log, self.disk, device_class("cpu", 1), snapshot_bytes=0
         )
+        self.runner.recorder.close()
+        self.runner.recorder = TimedRecorder(self.clock)
 
     async def microbatch(self, index: int) -> None:
         """One FORWARD and one BACKWARD, each with a frame in and a frame out."""
@@ -176,7 +191,8 @@ class Bench:
 
     async def _run(self, kind: OpKind, index: int, inputs: Inputs, receiver: Hotkey) -> OutgoingFrame:
         op = Op(kind, 0, 0, 0, microbatch=index)
-        frame = self.clock.call("run", lambda: self.runner.run(op, {(0, index): inputs}, receiver.ss58))
+        work = {(0, index): inputs}
+        frame = self.clock.call("launch", lambda: self.runner.launch(op, work, receiver.ss58)).result()
         assert frame is not None
         url = self.store.presign_put(
             str(FrameKey(self.spec.id, frame.notice.name)), len(frame.data), EXPIRES_S
@@ -216,6 +232,7 @@ async def measure(spec: RunSpec, microbatches: int, root: Path) -> Clock:
             for index in range(WARMUP, WARMUP + microbatches):
                 await bench.microbatch(index)
             _measure_digests(spec, bench.clock, 2 * microbatches)
+            bench.runner.close()
             bench.runner.log.close()
             return bench.clock
 
@@ -231,7 +248,7 @@ def _measure_digests(spec: RunSpec, clock: Clock, count: int) -> None:
 def report(clock: Clock, microbatches: int) -> dict[str, dict[str, float]]:
     """Milliseconds a microbatch (two frames in, two out) by part, and their share of the compute."""
     for times in (clock.cpu, clock.wall):
-        times["make"] = times.pop("run") - times["compute"] - times["digest"]
+        times["make"] = times.pop("launch") + times.pop("record") - times["compute"] - times["digest"]
     parts = ("compute", "get", "check", "digest", "make", "put")
     compute = clock.cpu["compute"]
     found = {

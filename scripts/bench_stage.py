@@ -13,7 +13,11 @@ same inputs. How to read the JSON, a row a case:
     peak_gb, planned_gb   most memory of the device, and what `iota plan` says of it
     commits      the same steps with a state commitment and a synced snapshot every so many
 
+With --ablate a row is a measure for speed (`stage_ablation.py`), without which `off_s` is a step's time.
+
     python scripts/bench_stage.py                               # `small` on the CPU, all three stages
+    python scripts/bench_stage.py --ablate
+    python scripts/bench_stage.py --stage middle --tokens 8192 --documents 1024
     python scripts/bench_stage.py --smoke
     python scripts/bench_stage.py --device cuda --model orion-100b --layers 3 --tokens 8192
 """
@@ -25,11 +29,13 @@ import gc
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from stage_ablation import ablations
 from stage_runs import STAGES, Case, Commits, Plain, StageRun, peak_flops, seconds
 from torch.profiler import ProfilerActivity, profile
 
@@ -163,12 +169,17 @@ def main() -> None:
     parser.add_argument(
         "--activations", choices=list(Activations), action="append", help="may be given again"
     )
+    parser.add_argument(
+        "--documents", type=int, default=0, help="mean tokens of a document, to which attention is masked"
+    )
+    parser.add_argument("--ablate", action="store_true", help="switch each measure off, one at a time")
     parser.add_argument("--commit-every", type=int, help="measure commitments too")
     parser.add_argument("--times", type=int, default=3, help="steps that are timed")
     parser.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args()
     if given.smoke:
         given.model, given.tokens, given.times, given.microbatches, given.commit_every = "tiny", 64, 1, 2, 1
+        given.documents = 16
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     rows = []
@@ -177,10 +188,16 @@ def main() -> None:
             case = Case(
                 given.model, stage, given.layers, given.tokens, given.microbatches,
                 OptimizerKind(given.optimizer), Precision(given.precision), Activations(activations),
-                given.in_flight,
+                given.in_flight, documents=given.documents,
             )  # fmt: skip
-            rows.append(measure(case, device, given.times, given.commit_every))
-            print(json.dumps(rows[-1], indent=2), flush=True)
+            if not given.ablate or given.smoke:
+                rows.append(measure(case, device, given.times, given.commit_every))
+                print(json.dumps(rows[-1], indent=2), flush=True)
+            if given.ablate or given.smoke:
+                whole = replace(case, documents=0) if given.smoke else case
+                for row in ablations(whole, device, given.times):
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
     if given.json:
         made = {"device": device_class(device, given.threads), "rows": rows}
         given.json.write_text(json.dumps(made, indent=2) + "\n")

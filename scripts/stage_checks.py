@@ -46,6 +46,8 @@ def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
         for stage in STAGES:
             case = replace(_SMALL, precision=precision, stage=stage)
             found[f"numerics: {precision} {stage}"] = partial(numerics, case, device)
+        case = replace(_SMALL, precision=precision, documents=100)
+        found[f"numerics: {precision} documents"] = partial(numerics, case, device)
     for optimizer in OptimizerKind:
         case = replace(_SMALL, optimizer=optimizer)
         found[f"numerics: fingerprint {optimizer}"] = partial(repeated_fingerprint, case, device)
@@ -59,6 +61,7 @@ def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
         case = replace(orion, stage=stage, layers=1)
         found[f"speed: {stage}"] = partial(speed, case, device)
     case = replace(orion, layers=1)
+    found["speed: documents"] = partial(speed, replace(case, documents=orion.tokens // 8), device)
     found["speed: commits"] = partial(speed, case, device, commit_every=5)
     return found
 
@@ -89,7 +92,10 @@ def outputs(case: Case, device: torch.device) -> Iterator[Tensor]:
     weights = dict(random_weights(spec, stage, torch.device("cpu")))
     engine = Engine(spec, stage, device=device, activations=case.activations)
     engine.load(StageState(weights), version=0)
-    tokens = torch.randint(spec.model.vocab_size, (1, case.tokens + 1)).numpy()
+    ids = torch.randint(spec.model.vocab_size, (1, case.tokens + 1))
+    if spec.data.eos_id is not None:
+        ids[:, :: case.documents] = spec.data.eos_id
+    tokens = ids.numpy()
     payload = encode_wire(torch.randn(payload_shape(spec)), spec.boundary.wire)
     first, last = stage == 0, stage == spec.last_stage
 

@@ -33,8 +33,8 @@ from iota.compute.state import StageState, save_state
 from iota.model.layout import run_shapes, stage_flops
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
-from iota.model.stage import llama_config
 from iota.model.weight_dtype import weight_dtype
+from iota.reference.llama import llama_config
 from iota.settings import Activations
 from iota.spec import OptimizerKind, Precision, RunSpec
 
@@ -62,6 +62,8 @@ class Case:
     """Microbatches between their forward and their backward."""
     vocabulary: int | None = None
     """None: the preset's."""
+    documents: int = 0
+    """Mean tokens of a document, which attention does not leave; 0: documents are not masked."""
 
     @property
     def number(self) -> int:
@@ -76,7 +78,7 @@ class Case:
         given = {
             "model": {**model.model_dump(), "vocab_size": vocabulary, "layers": sum(cuts)},
             "layout": {"cuts": cuts, "replicas": 1},
-            "data": {"sequences": 1, "sequence_length": self.tokens},
+            "data": {"sequences": 1, "sequence_length": self.tokens, "mask_documents": self.documents > 0},
             "schedule": {"pipeline": "sync", "microbatches": self.microbatches, "heldout": 0},
             "optimizer": {"kind": self.optimizer},
             "precision": self.precision,
@@ -97,9 +99,11 @@ class StageRun:
         self._payload = encode_wire(values, self.spec.boundary.wire).cpu()
         generator = np.random.default_rng(0)
         shape = (1, case.tokens + 1)
-        self._tokens = generator.integers(0, self.spec.model.vocab_size, shape).astype(np.int32)
+        self._tokens = generator.integers(1, self.spec.model.vocab_size, shape).astype(np.int32)
+        if (eos := self.spec.data.eos_id) is not None:
+            self._tokens[generator.random(shape) < 1 / case.documents] = eos
         self._step = 0
-        self._reading: ReadBack | None = None
+        self._reading: ReadBack[Any] | None = None
 
     @property
     def flops(self) -> int:

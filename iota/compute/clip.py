@@ -3,47 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from iota.compute.devices import device_of
 from iota.compute.errors import BadValueError
 
 _EPSILON = 1e-6
 """As in torch.nn.utils.clip_grad_norm_."""
+_SQUARES: Final = 126
+"""A sum of squares up to 2^126 does not overflow fp32."""
 
 
-def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float) -> float:
-    """Replace sums of `count` gradients by their clipped mean, in place. Returns the mean's norm.
+def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float, largest: float) -> Tensor:
+    """Replace sums of `count` gradients by their clipped mean, in place. Returns the mean's norm, a scalar.
 
-    The norm of finite sums is finite, also where their squares overflow. Raises BadValueError if a sum is not
-    finite; all are then unchanged.
+    The host does not wait for the device. The norm of finite sums is finite, also where their squares would
+    overflow; where a sum is not finite, neither are norm and mean.
+
+    Args:
+        largest: no value of a sum has a larger magnitude.
+
+    Raises:
+        BadValueError: `largest` is not finite. The sums are unchanged.
     """
-    tensors, unit = list(sums.values()), 1.0
-    total = float(torch.nn.utils.get_total_norm(tensors))
-    if math.isinf(total):
-        unit = _unit(tensors)
+    tensors = list(sums.values())
+    unit = _unit(largest, sum(tensor.numel() for tensor in tensors))
+    if unit != 1.0:
         for tensor in tensors:
             tensor.mul_(1 / unit)
-        total = unit * float(torch.nn.utils.get_total_norm(tensors))
-    norm = total / count
-    if not math.isfinite(norm):
-        raise BadValueError("the step's gradient has a norm that is not finite")
+    total = torch.nn.utils.get_total_norm(tensors)
+    norm = total.to(device_of(total.device).widest) * unit / count
     # One multiplication for mean and clipping, since each rounds.
-    scale = unit * min(1.0, threshold / (norm + _EPSILON)) / count
-    if scale != 1.0:
-        for tensor in tensors:
-            tensor.mul_(scale)
+    scale = (torch.full_like(norm, threshold) / (norm + _EPSILON)).clamp(max=1.0) * unit / count
+    for tensor in tensors:
+        tensor.mul_(scale.float())
     return norm
 
 
-def _unit(tensors: Sequence[Tensor]) -> float:
-    """The largest power of two that is not above the largest magnitude: scaling by it does not round.
+def largest_of(tensors: Iterable[Tensor]) -> float:
+    """The largest magnitude of all values; NaN if one is NaN. The host waits for it."""
+    return float(torch.stack([magnitude(tensor) for tensor in tensors]).amax())
 
-    Raises BadValueError if a value is not finite.
+
+def magnitude(tensor: Tensor) -> Tensor:
+    """The largest magnitude of a value, an fp32 scalar on the tensor's device; NaN if one is NaN."""
+    return torch.stack(torch.aminmax(tensor.detach())).abs().amax().float()
+
+
+def _unit(largest: float, values: int) -> float:
+    """The least power of two such that the squares of `values` up to `largest`, divided by it, can be summed.
+
+    Dividing by it does not round. Raises BadValueError if `largest` is not finite.
     """
-    largest = max(float(torch.linalg.vector_norm(tensor, math.inf)) for tensor in tensors)
     if not math.isfinite(largest):
         raise BadValueError("the step's gradient has values that are not finite")
-    return math.ldexp(1.0, math.frexp(largest)[1] - 1)
+    spare = (_SQUARES - values.bit_length()) // 2
+    return math.ldexp(1.0, max(0, math.frexp(largest)[1] - spare))

@@ -6,13 +6,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState
+from iota.planning.needs import STATE_COPIES
 
-COPIES: Final = 2
-"""Copies of a state in memory at the same time: one is worked on while the next one is taken."""
 T = TypeVar("T")
 
 
@@ -25,14 +24,14 @@ class CopyThread:
 
     def __init__(self, name: str) -> None:
         """`name` is the thread's."""
-        self._free = threading.Semaphore(COPIES)
+        self._free = threading.Semaphore(STATE_COPIES)
         self._closing = threading.Lock()
         self._closed = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._copies: deque[HostCopy] = deque()
 
     def give(self, copy: Callable[[], HostCopy], work: Callable[[StageState], T]) -> Future[T]:
-        """Start a copy by `copy`, and queue `work` on it. Waits first while there are `COPIES` copies.
+        """Start a copy by `copy`, and queue `work` on it. Waits first while there are `STATE_COPIES`.
 
         Raises CopyThreadClosed, also while it waits.
         """

@@ -1,8 +1,12 @@
 """The engine: FORWARD, LOSS, BACKWARD, EVAL and STEP of one replica on one device.
 
-Callers run one op at a time. A result depends only on the op's name, its inputs and the order of the
+Callers start one op at a time. A result depends only on the op's name, its inputs and the order of the
 backwards in its step, which the caller decides. Payloads are tensors on both sides; `DeviceOutput.read`
 copies a result to the host.
+
+No op waits for the device, so none knows of NaN and Inf: `result` of the copy raises BadValueError, and the
+caller then calls `discard`. Ops of other microbatches may start in between: their results are what they are
+without the bad one, but for the step's sum, of which `summed` says that it must be made again.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from functools import partial
 from typing import Final, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from iota.codec.wire_dtype import encode_wire
@@ -19,13 +24,13 @@ from iota.compute.accumulate import OpenStep
 from iota.compute.clip import mean_and_clip
 from iota.compute.compiled import is_compiled
 from iota.compute.devices import check_dtypes, device_of
-from iota.compute.errors import BadValueError, CountError, MicrobatchError, VersionError
-from iota.compute.finite import all_finite
+from iota.compute.errors import CountError, MicrobatchError, VersionError
+from iota.compute.finite import checksum
 from iota.compute.host_copy import HostCopy, start_copy
 from iota.compute.memory import choose
-from iota.compute.names import Microbatch, StepOutput
+from iota.compute.names import Microbatch
 from iota.compute.optim import InnerOptimizer
-from iota.compute.output import DeviceOutput
+from iota.compute.output import DeviceOutput, DeviceStep
 from iota.compute.precision import operand_dtypes
 from iota.compute.rounding import rounding_of
 from iota.compute.stage_pass import Graph, StagePass
@@ -39,9 +44,8 @@ from iota.settings import Activations
 from iota.spec import Pipeline, RunSpec, StateRule, WireDtype
 
 UNSENT_EVERY: Final = 64
-"""Nobody receives stage 0's gradient. Its digest is of the unrounded values of every so many tokens, from the
-first on: all of them would be 0.3 GB a microbatch at d = 9,216 and 8,000 tokens, to copy and to hash. By
-attention the first token's gradient depends on those of all."""
+"""Nobody receives stage 0's gradient. Its digest is of unrounded sums over so many tokens each: the values
+themselves would be 0.3 GB a microbatch at d = 9,216 and 8,000 tokens, to copy and to hash."""
 
 
 @dataclass
@@ -141,29 +145,27 @@ class Engine:
 
         Raises:
             MicrobatchError: at the last stage.
-            PayloadError, VersionError, BadValueError: the microbatch is then not in flight.
+            PayloadError, VersionError: the microbatch is then not in flight.
         """
         if self._pass.last:
             raise MicrobatchError("the last stage runs LOSS, not FORWARD")
         self._in_flight.pop(mb, None)
-        graph = self._run_graph(mb, _InFlight(version, stage_input, tokens))
-        if not all_finite(graph.out):
-            raise BadValueError(f"NaN or Inf in the output of microbatch {mb.index} of step {mb.step}")
+        graph, checks = self._run_graph(mb, _InFlight(version, stage_input, tokens))
         self._in_flight[mb] = _InFlight(version, None, tokens, graph)
-        return self._output(graph.out, self.spec.boundary.wire, sent=True)
+        checks["the output"] = checksum(graph.out)
+        return self._output(mb, graph.out, self.spec.boundary.wire, checks, sent=True)
 
     def loss(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> DeviceOutput:
         """LOSS: forward and backward at the last stage. Gives the loss and the previous stage's gradient.
 
-        Arguments and errors are those of `forward`; a bad gradient has the effect that `backward` describes.
+        Arguments and errors are those of `forward`.
         """
         if not self._pass.last:
             raise MicrobatchError("only the last stage runs LOSS")
         self._refuse_repeated(mb)
-        graph = self._run_graph(mb, _InFlight(version, stage_input, tokens))
-        if not all_finite(graph.out):
-            raise BadValueError(f"the loss of microbatch {mb.index} of step {mb.step} is not finite")
-        return replace(self._backward(mb, graph, None), loss=graph.out.detach())
+        graph, checks = self._run_graph(mb, _InFlight(version, stage_input, tokens))
+        checks["the loss"] = checksum(graph.out)
+        return replace(self._backward(mb, graph, None, checks), loss=graph.out.detach())
 
     def evaluate(
         self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens
@@ -180,11 +182,10 @@ class Engine:
             result = self._pass.token_losses(weights, inputs)
         else:
             result = self._pass.forward(weights, inputs)
-        if not all_finite(result):
-            raise BadValueError(f"NaN or Inf in held-out microbatch {mb.index} of step {mb.step}")
+        checks = {**inputs.checks, "the output": checksum(result)}
         if not self._pass.last:
-            return self._output(result, self.spec.boundary.wire, sent=True)
-        made = self._output(result, WireDtype.FP32, sent=False)
+            return self._output(mb, result, self.spec.boundary.wire, checks, sent=True)
+        made = self._output(mb, result, WireDtype.FP32, checks, sent=False)
         return replace(made, loss=result.to(device_of(self.device).widest).mean())
 
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
@@ -196,8 +197,6 @@ class Engine:
             MicrobatchError: there was no forward or `remember`, or the microbatch was added already.
             VersionError: the forward used another version.
             PayloadError: the payload has the wrong size.
-            BadValueError: NaN or Inf. One that arises in this stage discards the step's whole gradient: the
-                caller compares `summed` with what it counts, and repeats what is missing.
         """
         self._refuse_repeated(mb)
         flying = self._in_flight.get(mb)
@@ -206,11 +205,13 @@ class Engine:
         if flying.version != version:
             raise VersionError(f"forward in version {flying.version}, backward in {version}")
         arrived = self._pass.received(gradient)
-        graph = flying.graph or self._run_graph(mb, flying)
-        # A backward frees the graph even if it fails, so the microbatch cannot be repeated.
+        checks = {"the received gradient": checksum(arrived)}
+        if (graph := flying.graph) is None:
+            graph, own = self._run_graph(mb, flying)
+            checks |= own
         del self._in_flight[mb]
         flying.graph = None
-        return self._backward(mb, graph, arrived)
+        return self._backward(mb, graph, arrived, checks)
 
     def remember(self, mb: Microbatch, version: int, stage_input: Tensor | None, tokens: Tokens) -> None:
         """Keep the inputs of a re-routed microbatch, from which `backward` recomputes its graph.
@@ -224,6 +225,16 @@ class Engine:
         """Discard a microbatch in flight. Gradients stay as they are."""
         self._in_flight.pop(mb, None)
 
+    def discard(self, mb: Microbatch) -> None:
+        """Undo an op whose result raised BadValueError: its microbatch is not in flight.
+
+        If the step's gradient has it, all of the gradient is discarded, also what was added since. The caller
+        compares `summed` with what it counts, and repeats what is missing.
+        """
+        self.drop(mb)
+        if mb in self.summed(mb.step):
+            self.clear_gradient(mb.step)
+
     def summed(self, step: int) -> list[Microbatch]:
         """The microbatches in the step's gradient, in the order of addition."""
         return list(self._steps[step].summed) if step in self._steps else []
@@ -233,15 +244,16 @@ class Engine:
         if step in self._steps:
             self._steps[step].clear()
 
-    def step(self, step: int, count: int, learning_rate: float) -> StepOutput:
+    def step(self, step: int, count: int, learning_rate: float) -> DeviceStep:
         """STEP: v_{t+1} = inner_update(v_t, clip(sum / count)). Count 0 leaves weights and moments unchanged.
 
-        After an error the step is still open.
+        The result of the step's last backward should have been read: if not, this waits for it. After an
+        error the step is still open.
 
         Raises:
             CountError: the gradient has another number of microbatches.
             VersionError: v_t is not the newest version.
-            BadValueError: the gradient's norm is not finite.
+            BadValueError: the gradient has NaN or Inf.
         """
         held, inner = self._loaded_versions(), self._loaded_optimizer()
         if held.newest != step:
@@ -251,7 +263,9 @@ class Engine:
             raise CountError(
                 f"STEP {step} counts {counted(count, 'microbatch')}, the gradient holds {self.summed(step)}"
             )
-        norm = mean_and_clip(opened.sums, count, self._threshold) if opened and count else 0.0
+        norm = torch.zeros(())
+        if opened and count:
+            norm = mean_and_clip(opened.sums, count, self._threshold, opened.bound)
         self._steps.pop(step, None)
         self._in_flight = {mb: kept for mb, kept in self._in_flight.items() if mb.step > step}
         later = self.spec.weight_version(step + 1) == step
@@ -262,23 +276,29 @@ class Engine:
             rounding = rounding_of(self.spec, opened.summed[0].epoch, step)
             inner.update(weights, opened.sums, learning_rate, rounding)
         self._release_unused(step)
-        return StepOutput(version=held.newest, gradient_norm=norm)
+        return DeviceStep(held.newest, norm)
 
     # ---- the parts of ops ------------------------------------------------------------------------
 
-    def _run_graph(self, mb: Microbatch, flying: _InFlight) -> Graph:
+    def _run_graph(self, mb: Microbatch, flying: _InFlight) -> tuple[Graph, dict[str, Tensor]]:
+        """The graph, and the checks of what it was made from."""
         inputs = self._pass.inputs(flying.stage_input, flying.tokens)
         opened = self._open(mb.step, flying.version)
-        return self._pass.graph(opened.leaves, inputs, self._policy())
+        return self._pass.graph(opened.leaves, inputs, self._policy()), inputs.checks
 
-    def _backward(self, mb: Microbatch, graph: Graph, gradient: Tensor | None) -> DeviceOutput:
-        at_entry = self._steps[mb.step].backward(graph.out, gradient, graph.entry, mb)
+    def _backward(
+        self, mb: Microbatch, graph: Graph, gradient: Tensor | None, checks: dict[str, Tensor]
+    ) -> DeviceOutput:
+        at_entry, check = self._steps[mb.step].backward(graph.out, gradient, graph.entry, mb)
+        checks = {**checks, "the gradient": check}
         if not self._pass.first:
-            return self._output(at_entry, self.spec.boundary.wire, sent=True)
-        return self._output(at_entry[:, ::UNSENT_EVERY], WireDtype.FP32, sent=False)
+            return self._output(mb, at_entry, self.spec.boundary.wire, checks, sent=True)
+        return self._output(mb, _sums(at_entry), WireDtype.FP32, checks, sent=False)
 
-    def _output(self, x_BTK: Tensor, wire: WireDtype, *, sent: bool) -> DeviceOutput:
-        return DeviceOutput(encode_wire(x_BTK, wire), sent, self.spec.data.tokens)
+    def _output(
+        self, mb: Microbatch, x_BTK: Tensor, wire: WireDtype, checks: dict[str, Tensor], *, sent: bool
+    ) -> DeviceOutput:
+        return DeviceOutput(mb, encode_wire(x_BTK, wire), sent, self.spec.data.tokens, checks)
 
     def _open(self, step: int, version: int) -> OpenStep:
         held = self._loaded_versions()
@@ -338,6 +358,13 @@ class Engine:
         if self._optimizer is None:
             raise VersionError("no state is loaded: call load first")
         return self._optimizer
+
+
+def _sums(x_BTD: Tensor) -> Tensor:
+    """Sums over each `UNSENT_EVERY` tokens of a sequence."""
+    batch, tokens, width = x_BTD.shape
+    padded = F.pad(x_BTD, (0, 0, 0, -tokens % UNSENT_EVERY))
+    return padded.reshape(batch, -1, UNSENT_EVERY, width).sum(2)
 
 
 def _on_cpu(tensors: dict[str, Tensor], *, copy: bool) -> dict[str, Tensor]:

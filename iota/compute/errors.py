@@ -1,4 +1,4 @@
-"""Errors of ops. After one, weights and moments are as before the op; sums too, or they are empty."""
+"""Errors of ops. After one that an op itself raises, weights, moments and sums are as before it."""
 
 
 class ComputeError(Exception):
@@ -6,7 +6,8 @@ class ComputeError(Exception):
 
 
 class BadValueError(ComputeError):
-    """NaN or Inf in an input, an output, a loss or a gradient. Nothing was accumulated."""
+    """NaN or Inf in an input, an output, a loss or a gradient. Known when the op's result is read: the engine
+    must then `discard` the microbatch."""
 
 
 class VersionError(ComputeError):

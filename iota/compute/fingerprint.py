@@ -20,7 +20,7 @@ from torch import Tensor
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
-from iota.compute.clip import mean_and_clip
+from iota.compute.clip import largest_of, mean_and_clip
 from iota.compute.devices import device_of
 from iota.compute.names import Microbatch
 from iota.compute.optim import InnerOptimizer
@@ -40,6 +40,9 @@ from iota.spec import RunSpec
 
 _COUNT: Final = 3
 """Microbatches that the gradient of `step` is said to sum: no power of two, so that the mean rounds."""
+
+_DOCUMENT: Final = 100
+"""Tokens of a document, at most: random ids would hold too few that end one."""
 
 
 def fingerprint(spec: RunSpec, stage: int, device: str | torch.device, nonce: str) -> Fingerprint:
@@ -68,7 +71,10 @@ def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
     wire, shape = spec.boundary.wire, payload_shape(spec)
     received = None if ran.first else encode_wire(seeded.values("input", shape), wire)
     ids = (spec.data.sequences, spec.data.sequence_length + 1)
-    inputs = ran.inputs(received, seeded.tokens("tokens", ids, spec.model.vocab_size))
+    tokens = seeded.tokens("tokens", ids, spec.model.vocab_size)
+    if spec.data.eos_id is not None:
+        tokens[:, ::_DOCUMENT] = spec.data.eos_id
+    inputs = ran.inputs(received, tokens)
     graph = ran.graph(opened.leaves, inputs)
     if ran.last:
         made = {"loss": graph.out, "losses": ran.token_losses(opened.leaves, inputs)}
@@ -76,7 +82,7 @@ def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
     else:
         made = {"payload": encode_wire(graph.out, wire)}
         gradient = ran.received(encode_wire(seeded.values("gradient", shape), wire))
-    at_entry = opened.backward(graph.out, gradient, graph.entry, Microbatch(0, 0, 0))
+    at_entry, _ = opened.backward(graph.out, gradient, graph.entry, Microbatch(0, 0, 0))
     sent = at_entry if ran.first else encode_wire(at_entry, wire)
     return tensors_digest(made), tensors_digest({"payload": sent} | _named("sum", opened.sums))
 
@@ -86,12 +92,12 @@ def _step(spec: RunSpec, stage: int, seeded: Seeded) -> str:
     shapes = run_shapes(spec, stage)
     weights = as_weights(spec, seeded.weights(shapes))
     sums = {name: seeded.values(f"sum.{name}", shape, SMALL) for name, shape in shapes.items()}
-    norm = mean_and_clip(sums, _COUNT, clip_threshold(spec, stage))
+    norm = mean_and_clip(sums, _COUNT, clip_threshold(spec, stage), largest_of(sums.values()))
     inner = InnerOptimizer(spec.optimizer, weights)
     inner.load(seeded.moments(moment_shapes(spec.optimizer, shapes)))
     inner.update(weights, sums, spec.optimizer.lr, rounding_of(spec, epoch=0, step=0))
     made = _named("weight", weights) | _named("moment", inner.moments())
-    return tensors_digest(made | {"norm": torch.tensor(norm, dtype=torch.float64)})
+    return tensors_digest(made | {"norm": norm.cpu().double()})
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

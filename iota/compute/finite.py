@@ -1,4 +1,4 @@
-"""Check for NaN and Inf."""
+"""Checks for NaN and Inf."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 
-def all_finite(*tensors: Tensor) -> bool:
-    """Whether no tensor has NaN or Inf. False also if a tensor's sum overflows fp32.
+def checksum(tensor: Tensor) -> Tensor:
+    """The sum in fp32, a scalar on the tensor's device: it is finite if all values are, unless it overflows.
 
-    The host waits for the answer, since it decides whether an op adds to a gradient. FORWARD, LOSS and
-    BACKWARD have no other wait for the device.
+    A sum propagates NaN and Inf, and reads each value once.
     """
-    # A sum propagates NaN and Inf, and reads each value once.
-    return bool(torch.stack([tensor.sum(dtype=torch.float32) for tensor in tensors]).isfinite().all())
+    return tensor.detach().sum(dtype=torch.float32)
+
+
+def all_finite(*tensors: Tensor) -> bool:
+    """Whether no tensor has NaN or Inf. False also if a sum overflows fp32. The host waits for the answer."""
+    return bool(torch.stack([checksum(tensor) for tensor in tensors]).isfinite().all())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iota.objects import snapshot_bytes
+from iota.planning.fits import PROCESS_BYTES
 from iota.planning.machine import Machine
 from iota.planning.needs import stage_needs
-from iota.planning.shortfalls import PROCESS_BYTES
 from iota.settings import Activations
 from iota.spec import RunSpec
 

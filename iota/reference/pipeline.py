@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iota.compute.clip import mean_and_clip
+from iota.compute.clip import largest_of, mean_and_clip
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast, operand_dtypes
 from iota.compute.rounding import rounding_of
@@ -84,7 +84,8 @@ class ReferenceTrainer:
             previous = _copy(self._weights) if delayed else self._weights
             rate = self.spec.learning_rate(epoch, step)
             for stage, sums in enumerate(gradients):
-                mean_and_clip(sums, self.spec.schedule.microbatches, self._thresholds[stage])
+                count, largest = self.spec.schedule.microbatches, largest_of(sums.values())
+                mean_and_clip(sums, count, self._thresholds[stage], largest)
                 rounding = rounding_of(self.spec, epoch, step)
                 self._optimizers[stage].update(self._weights[stage], sums, rate, rounding)
             losses.append(step_losses)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iota.compute.clip import mean_and_clip
+from iota.compute.clip import largest_of, mean_and_clip
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import autocast
 from iota.compute.rounding import rounding_of
@@ -59,7 +59,7 @@ def _train(spec: RunSpec, batches: Sequence[Tokens]) -> float:
     def update(count: int, rate: float) -> None:
         for own, optimizer, threshold in zip(weights, optimizers, thresholds, strict=True):
             sums = {name: w.grad.float() for name, w in own.items() if w.grad is not None}
-            mean_and_clip(sums, count, threshold)
+            mean_and_clip(sums, count, threshold, largest_of(sums.values()))
             rounding = rounding_of(spec, epoch=0, step=0)
             optimizer.update({n: w.detach() for n, w in own.items()}, sums, rate, rounding)
             for w in own.values():

@@ -18,6 +18,8 @@ class VirtualDevice:
     """Share of ops that give NaN; a STEP never does."""
     slowness: float = 1.0
     """Factor on the duration of every op."""
+    recording: float = 0.0
+    """How long an op's result takes to the disk, as a share of its duration."""
     _nan: dict[OpKey, bool] = field(default_factory=dict)
 
     def seconds(self) -> float:

@@ -64,6 +64,8 @@ class VirtualMiner:
     """(epoch, version) at which its replica joined."""
     _committed_at: float = 0.0
     """When the newest COMMIT is hashed: they end in order."""
+    _recorded_at: float = 0.0
+    """When the newest op's result is on disk."""
     _cursor: int = 0
     _announced: int = 0
     """Number of receipts that may be sent: an exchange sends none before the core says so."""
@@ -87,7 +89,7 @@ class VirtualMiner:
             epoch=self.disk.newest_base,
         )
         member = self.swarm.join(self.hotkey, request)
-        self._cursor, self._announced = member.cursor_start, 0
+        self._cursor, self._announced, self._recorded_at = member.cursor_start, 0, 0.0
         self._inbox.clear()
         self.disk.continue_from(member.receipts, member.head)
         spec, stage = self.swarm.spec, member.stage
@@ -144,7 +146,7 @@ class VirtualMiner:
             case effects.Say():
                 self._send(effect)
             case effects.RunOp():
-                self._end_later(self.device.seconds(), lambda: self._op_result(effect))
+                self._run(effect)
             case effects.WriteCommit():
                 self._committed_at = max(self._committed_at, self.swarm.clock.now + self.device.seconds())
                 self._end_later(self._committed_at - self.swarm.clock.now, lambda: self._commit(effect))
@@ -227,6 +229,18 @@ class VirtualMiner:
         self._later(self.swarm.links.delay(), post)
 
     # ---- ops -------------------------------------------------------------------------------------
+
+    def _run(self, effect: effects.RunOp) -> None:
+        """An op ends, and then its result is on disk, in the order of ops."""
+        seconds = self.device.seconds()
+
+        def launched() -> facts.OpLaunched:
+            now = self.swarm.clock.now
+            self._recorded_at = max(self._recorded_at, now) + self.device.recording * seconds
+            self._end_later(self._recorded_at - now, lambda: self._op_result(effect))
+            return facts.OpLaunched(effect.op)
+
+        self._end_later(seconds, launched)
 
     def _op_result(self, effect: effects.RunOp) -> facts.OpDone | facts.OpBad:
         op = effect.op

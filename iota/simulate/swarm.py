@@ -44,8 +44,17 @@ LIMITS: Final = Limits(first_s=20.0, merge_first_s=30.0, start_s=30.0)
 class VirtualSwarm:
     """One run. Tests start and kill its miners and its orchestrator, and `run` lets time pass."""
 
-    def __init__(self, spec: RunSpec, seed: int, *, latency_s: float = 0.2, nan_rate: float = 0.0) -> None:
-        self.spec, self.nan_rate = spec, nan_rate
+    def __init__(
+        self,
+        spec: RunSpec,
+        seed: int,
+        *,
+        latency_s: float = 0.2,
+        nan_rate: float = 0.0,
+        recording: float = 0.0,
+    ) -> None:
+        """`nan_rate` and `recording` are those of the miners' devices."""
+        self.spec, self.nan_rate, self.recording = spec, nan_rate, recording
         self.rng = Random(seed)
         self.clock = VirtualClock()
         self.links = Links(self.rng, latency_s)
@@ -71,7 +80,7 @@ class VirtualSwarm:
     def add_miner(self) -> VirtualMiner:
         """Start one more miner; the coordinator chooses its stage."""
         key = fake_hotkey(len(self.miners))
-        miner = VirtualMiner(self, key, VirtualDevice(self.rng, self.nan_rate))
+        miner = VirtualMiner(self, key, VirtualDevice(self.rng, self.nan_rate, recording=self.recording))
         self.miners[key] = miner
         miner.start()
         return miner

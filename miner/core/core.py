@@ -61,8 +61,10 @@ class ReplicaCore:
 
     @property
     def idle(self) -> bool:
-        """Whether steps are left to train and no op runs: the replica waits for others."""
-        return self.training is not None and not self.training.finished and self.training.running is None
+        """Whether steps are left to train and no op runs: the replica waits for others, or for the epoch."""
+        if self.training is None:
+            return self.base is not None
+        return not self.training.finished and not self.training.working
 
     @property
     def state(self) -> str:
@@ -113,6 +115,10 @@ class ReplicaCore:
                 return []
             case facts.FrameLost():
                 return [effects.Say(reports=(FrameMissing(name=fact.name, reason=fact.reason),))]
+            case facts.OpLaunched():
+                if epoch := self._training_of(fact.op.epoch):
+                    epoch.op_launched(fact)
+                return []
             case facts.OpDone():
                 epoch = self._training_of(fact.op.epoch)
                 return epoch.op_done(fact) if epoch else [effects.Say(receipts=True)]

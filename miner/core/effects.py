@@ -28,7 +28,7 @@ class Say:
 
 @dataclass(frozen=True)
 class RunOp:
-    """Run an op on the device; answered by OpDone or OpBad. One runs at a time."""
+    """Run an op on the device; answered by OpLaunched, then by OpDone or OpBad, each in the order of ops."""
 
     op: Op
     receiver: str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from iota.protocol.events import Drop, Event, FrameReady, Plan, Reroute, StepClose
 from iota.protocol.frames import Direction, FrameName
@@ -19,11 +20,13 @@ from miner.core.effects import (
     SendFrame,
     WriteCommit,
 )
-from miner.core.facts import Committed, FrameArrived, OpBad, OpDone, TokensRead
+from miner.core.facts import Committed, FrameArrived, OpBad, OpDone, OpLaunched, TokensRead
 from miner.core.schedule import Op, Schedule
 
 Place = tuple[int, int]
 """(step, microbatch)"""
+MAX_UNRECORDED: Final = 2
+"""Ops on the device or after it: one runs while the one before is hashed, signed and written."""
 
 
 class EpochTraining:
@@ -34,8 +37,10 @@ class EpochTraining:
     ) -> None:
         """`joined` is the first step of this replica; its weight version `joined` is the base."""
         self.schedule = Schedule(spec, stage, hotkey, epoch, joined=joined)
-        self.running: RunOp | None = None
-        """The op on the device."""
+        self.launching: RunOp | None = None
+        """The op that is not on the device yet."""
+        self._unrecorded: dict[Op, RunOp] = {}
+        """Ops that the device has or had, whose results are not on disk yet."""
         self._reads_tokens = reads_tokens
         self._neighbours: dict[Place, dict[int, str]] = {}
         """Stage -> the replica there, for the stages beside this one, of the microbatches that it has."""
@@ -85,9 +90,21 @@ class EpochTraining:
         """A checked frame is ready as the input of its op."""
         self.schedule.frame(fact.name.step, fact.name.microbatch, fact.name.direction)
 
+    @property
+    def working(self) -> bool:
+        """Whether an op is launched, runs or is recorded."""
+        return self.launching is not None or bool(self._unrecorded)
+
+    def op_launched(self, fact: OpLaunched) -> None:
+        """The device has the op that was to be launched; ignored of an epoch's training that was replaced."""
+        if self.launching is not None and self.launching.op == fact.op:
+            self._unrecorded[fact.op], self.launching = self.launching, None
+
     def op_done(self, fact: OpDone) -> list[Effect]:
-        """The running op has a result: send its frame while the step is open, or just its receipt."""
-        op, running, self.running = fact.op, self.running, None
+        """An op's result is on disk: send its frame while the step is open, or just its receipt."""
+        op, running = fact.op, self._unrecorded.pop(fact.op, None)
+        if running is None:  # of a training of this epoch that was replaced
+            return [Say(receipts=True)]
         closed = self.schedule.is_closed(op.step)
         self.schedule.done(op)
         if op.kind is OpKind.STEP:
@@ -95,7 +112,7 @@ class EpochTraining:
                 for place in [place for place in known if place[0] <= op.step]:
                     del known[place]
             return [Say(receipts=True), *self.commit(self.schedule.version)]
-        if fact.frame is None or running is None or running.receiver is None or closed:
+        if fact.frame is None or running.receiver is None or closed:
             return [Say(receipts=True)]
         return [SendFrame(fact.frame, running.receiver)]
 
@@ -109,15 +126,19 @@ class EpochTraining:
         self._committed = max(self._committed, fact.version)
 
     def op_bad(self, fact: OpBad) -> list[Effect]:
-        """The running op gave NaN or Inf: drop the microbatch here and report it."""
-        self.running = None
+        """An op gave NaN or Inf: drop the microbatch here and report it."""
+        if self._unrecorded.pop(fact.op, None) is None:
+            return []
         place = {"epoch": self.epoch, "step": fact.op.step, "microbatch": fact.op.microbatch}
+        self.schedule.undo(fact.op)
         self.schedule.drop(Drop(**place))
         return [Say(reports=(BadValue(**place),))]
 
     def go_on(self) -> list[Effect]:
-        """Start the next op, or read the tokens that it lacks; empty while an op runs or none can."""
-        op = self.schedule.next_op() if self.running is None else None
+        """Start the next op, or read the tokens that it lacks; empty while it must wait or there is none."""
+        if self.launching is not None or len(self._unrecorded) >= MAX_UNRECORDED:
+            return []
+        op = self.schedule.next_op()
         if op is None:
             return []
         needed = [index for index, _ in op.counted] if op.kind is OpKind.STEP else [op.microbatch]
@@ -125,8 +146,9 @@ class EpochTraining:
             return missing
         if not all(self._tokens.get((op.step, index), not self._reads_tokens) for index in needed):
             return []
-        self.running = RunOp(op, self._receiver(op))
-        return [self.running]
+        self.schedule.begin(op)
+        self.launching = RunOp(op, self._receiver(op))
+        return [self.launching]
 
     def wants_fetched(self, name: FrameName) -> bool:
         """Whether this replica still needs an incoming frame: until it has applied the frame's step.

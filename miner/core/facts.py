@@ -60,6 +60,13 @@ class FrameLost:
 
 
 @dataclass(frozen=True)
+class OpLaunched:
+    """The device has the op as work, and may be given the next one. Its result is not known."""
+
+    op: Op
+
+
+@dataclass(frozen=True)
 class OpDone:
     """The op's frame and receipt are on disk."""
 
@@ -78,7 +85,7 @@ class Committed:
 
 @dataclass(frozen=True)
 class OpBad:
-    """The op gave NaN or Inf. It has no result and no receipt."""
+    """The op gave NaN or Inf. It has no result and no receipt. A STEP ends the life instead."""
 
     op: Op
 
@@ -114,6 +121,14 @@ class DutyEnded:
 
 
 TrainingFact = (
-    TokensRead | FrameArrived | FrameLost | OpDone | OpBad | Committed | FrameStored | FrameNotStored
+    TokensRead
+    | FrameArrived
+    | FrameLost
+    | OpLaunched
+    | OpDone
+    | OpBad
+    | Committed
+    | FrameStored
+    | FrameNotStored
 )
 Fact = Heard | BaseHeld | StateLoaded | TrainingFact | ObjectsMissing | DutyEnded

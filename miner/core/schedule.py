@@ -8,6 +8,10 @@ The order of ops is the order of floating-point sums, so it follows from the pla
   The first microbatch of a step that has not ended can then always proceed, at every replica of its
   route, so that even a credit of one cannot deadlock.
 
+An op is chosen when the device can take it, which may be before the results of those before it are on disk.
+It counts as begun then. Two wait for results on disk: a BACKWARD for its FORWARD, and a STEP for all that it
+counts, so that no bad value reaches the weights.
+
 Held-out microbatches enter no sum. Their one op here runs when no forward of their step is left to begin, in
 the order of their numbers among those whose input is there: none holds up anything else.
 """
@@ -57,7 +61,10 @@ class ScheduledMicrobatch:
     """As in `Op`."""
     input_ready: bool = False
     gradient_ready: bool = False
+    forward_begun: bool = False
+    backward_begun: bool = False
     forward_done: bool = False
+    """Its result is on disk."""
     backward_done: bool = False
     """Of a held-out one: its only op here is done."""
     gone: bool = False
@@ -67,13 +74,18 @@ class ScheduledMicrobatch:
 
     @property
     def over(self) -> bool:
-        """Whether no op of it is left to run here."""
+        """Whether no op of it is left to end here."""
         return self.gone or self.backward_done
 
     @property
+    def left(self) -> bool:
+        """Whether an op of it is left to begin here."""
+        return not self.gone and not self.backward_begun
+
+    @property
     def in_flight(self) -> bool:
-        """Whether it uses credit: its forward ran, its backward did not."""
-        return self.forward_done and not self.over
+        """Whether it uses credit: its forward has begun, its backward has not."""
+        return self.forward_begun and self.left
 
 
 @dataclass
@@ -84,15 +96,15 @@ class ScheduledStep:
     close: StepClose | None = None
 
     def waiting(self) -> Iterator[ScheduledMicrobatch]:
-        """Microbatches of training whose backward is still to run, by index."""
+        """Microbatches of training whose backward is still to begin, by index."""
         return (entry for entry in self._open() if not entry.heldout)
 
     def heldout(self) -> Iterator[ScheduledMicrobatch]:
-        """Held-out microbatches whose op is still to run, by index."""
+        """Held-out microbatches whose op is still to begin, by index."""
         return (entry for entry in self._open() if entry.heldout)
 
     def _open(self) -> Iterator[ScheduledMicrobatch]:
-        return (entry for _, entry in sorted(self.microbatches.items()) if not entry.over)
+        return (entry for _, entry in sorted(self.microbatches.items()) if entry.left)
 
 
 @dataclass
@@ -109,8 +121,11 @@ class Schedule:
     """Newest weight version of this replica: STEP t makes version t + 1."""
     steps: dict[int, ScheduledStep] = field(default_factory=dict)
 
+    _begun: int = 0
+    """Newest weight version with those of STEPs that have begun."""
+
     def __post_init__(self) -> None:
-        self.version = max(self.version, self.joined)
+        self.version = self._begun = max(self.version, self.joined)
 
     # ---- facts ---------------------------------------------------------------------------------
 
@@ -179,23 +194,32 @@ class Schedule:
             ready = self.stage == 0
             state.microbatches.setdefault(index, ScheduledMicrobatch(index, attempt, input_ready=ready))
 
+    def begin(self, op: Op) -> None:
+        """An op is given to the device."""
+        if op.kind is OpKind.STEP:
+            self._begun = op.step + 1
+        elif entry := self._entry_for(op):
+            entry.forward_begun = True
+            entry.backward_begun |= op.kind is not OpKind.FORWARD or entry.heldout
+
     def done(self, op: Op) -> None:
-        """An op has ended, and its result is on disk."""
+        """The result of an op that has begun is on disk."""
         if op.kind is OpKind.STEP:
             self.version = op.step + 1
             del self.steps[op.step]
-            return
-        entry = self._entry(op.step, op.microbatch)
-        if entry is None or entry.attempt != op.attempt:
-            return
-        entry.forward_done = True
-        if op.kind is not OpKind.FORWARD or entry.heldout:
-            entry.backward_done = True
+        elif entry := self._entry_for(op):
+            entry.forward_done = True
+            entry.backward_done |= op.kind is not OpKind.FORWARD or entry.heldout
+
+    def undo(self, op: Op) -> None:
+        """An op that has begun has no result."""
+        if entry := self._entry_for(op):
+            entry.forward_begun, entry.backward_begun = entry.forward_done, entry.backward_done
 
     # ---- decision ------------------------------------------------------------------------------
 
     def next_op(self) -> Op | None:
-        """The op to run now; None if each waits for an input, a plan or a close."""
+        """The op to begin now; None if each waits for an input, a plan, a close or a result."""
         return self._next_step() or self._next_backward() or self._next_forward()
 
     def credit_used(self) -> int:
@@ -224,8 +248,13 @@ class Schedule:
         state = self.steps.get(step)
         return state.microbatches.get(index) if state is not None else None
 
+    def _entry_for(self, op: Op) -> ScheduledMicrobatch | None:
+        """The microbatch of an op, unless it was given away or has another attempt by now."""
+        entry = self._entry(op.step, op.microbatch)
+        return entry if entry is not None and entry.attempt == op.attempt else None
+
     def _next_step(self) -> Op | None:
-        state = self.steps.get(self.version)
+        state = self.steps.get(self._begun)
         if state is None or state.close is None:
             return None
         counted = state.close.counted
@@ -234,8 +263,8 @@ class Schedule:
         return Op(
             OpKind.STEP,
             self.epoch,
-            self.version,
-            self._uses(self.version),
+            self._begun,
+            self._uses(self._begun),
             counted=counted,
             learning_rate=state.close.learning_rate,
         )
@@ -257,7 +286,7 @@ class Schedule:
         free = self.spec.schedule.credit - self.credit_used()
         for step in self._runnable():
             for entry in self.steps[step].waiting():
-                if entry.forward_done or not entry.send_forward:
+                if entry.forward_begun or not entry.send_forward:
                     continue
                 if not entry.input_ready or (free <= 0 and entry.attempt == 0):
                     return None
@@ -270,7 +299,7 @@ class Schedule:
     def _runnable(self) -> Iterator[int]:
         """Planned steps whose weights exist here, in order. `delayed` runs one step ahead of its STEP."""
         ahead = 1 if self.spec.schedule.pipeline is Pipeline.DELAYED else 0
-        return (t for t in sorted(self.steps) if self.version <= t <= self.version + ahead)
+        return (t for t in sorted(self.steps) if self._begun <= t <= self._begun + ahead)
 
     def _uses(self, step: int) -> int:
         return self.spec.weight_version(step, self.joined)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iota.compute.clip import mean_and_clip
+from iota.compute.clip import largest_of, mean_and_clip
 from iota.compute.optim import InnerOptimizer
 from iota.compute.rounding import rounding_of
 from iota.model.initial import initial_weights
@@ -69,7 +69,7 @@ def trained(
     start = flatten(weights).numpy()
     for step in range(joined, spec.schedule.steps):
         gradients = {n: extreme_gradient(shape, scale, step, w, generator) for n, w in weights.items()}
-        mean_and_clip(gradients, 1, clip_threshold(spec, STAGE))
+        mean_and_clip(gradients, 1, clip_threshold(spec, STAGE), largest_of(gradients.values()))
         rate = spec.learning_rate(epoch, step)
         optimizer.update(weights, gradients, rate, rounding_of(spec, epoch, step))
     return start - flatten(weights).numpy(), optimizer

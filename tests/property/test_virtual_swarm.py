@@ -63,6 +63,7 @@ class Books:
     heldout=st.integers(0, 4),
     faults=st.lists(st.sampled_from(["kill", "fresh", "join", "orchestrator", "slow", "blink"]), max_size=6),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
+    recording=st.sampled_from([0.0, 0.3, 2.0]),
 )
 def test_every_microbatch_ends_once_whatever_happens(
     seed: int,
@@ -75,6 +76,7 @@ def test_every_microbatch_ends_once_whatever_happens(
     heldout: int,
     faults: list[str],
     nan_rate: float,
+    recording: float,
 ) -> None:
     epochs = 2
     spec = tiny_spec(
@@ -87,7 +89,7 @@ def test_every_microbatch_ends_once_whatever_happens(
         credit=credit,
         heldout=heldout,
     )
-    swarm = VirtualSwarm(spec, seed, nan_rate=nan_rate)
+    swarm = VirtualSwarm(spec, seed, nan_rate=nan_rate, recording=recording)
     for _ in range(stages * replicas):
         swarm.add_miner()
     chance = random.Random(seed)
@@ -138,7 +140,7 @@ def test_undisturbed_sums_follow_the_plan_whatever_the_timing(pipeline: Pipeline
     orders = []
     for seed in range(5):
         spec = tiny_spec(stages=3, replicas=2, epochs=1, steps=3, microbatches=6, pipeline=pipeline, credit=2)
-        swarm = VirtualSwarm(spec, seed, latency_s=0.1 * (seed + 1))
+        swarm = VirtualSwarm(spec, seed, latency_s=0.1 * (seed + 1), recording=0.5 * seed)
         for _ in range(6):
             swarm.add_miner()
         swarm.run(lambda swarm=swarm: swarm.state.run_end_sent, limit_s=LIMIT_S)

@@ -48,7 +48,7 @@ class Honest:
 
     def step(self, miner: Miner, step: int, count: int, rate: float, epoch: int) -> StepUpdate:
         """STEP, and what it says that it applied."""
-        made = miner.engine.step(step, count, rate)
+        made = miner.engine.step(step, count, rate).read().result()
         return StepUpdate(
             gradient_norm=made.gradient_norm,
             counted=counted_digest((index, 0) for index in range(count)),

@@ -118,8 +118,9 @@ class LiveSwarm:
 
     def _prepare(self) -> RunSpec:
         manifest = prepare_data(self.options.data, "bytes", self.run_dir.store, lambda line: None)
+        ids = manifest.tokenizer
         spec = self.options.spec(
-            manifest.content_digest(), manifest.tokenizer.vocab_size, manifest.heldout.tokens
+            manifest.content_digest(), ids.vocab_size, manifest.heldout.tokens, ids.eos_id
         )
         if self.options.init is not None:
             spec = start_from(spec, self.options.init, self.run_dir.store, lambda line: None)

@@ -60,13 +60,17 @@ class OneStageMiner:
         """The LOSS of a step."""
         version = self.spec.weight_version(step, self.joined)
         op = Op(OpKind.LOSS, 0, step, version)
-        self.runner.run(op, {(step, 0): Inputs(tokens=sample(self.spec)(0, step, 0))}, None)
+        self._run(op)
 
     def step(self, step: int) -> None:
         """The STEP of a step, whose LOSS has run."""
         version = self.spec.weight_version(step, self.joined)
         op = Op(OpKind.STEP, 0, step, version, counted=((0, 0),), learning_rate=0.01)
-        self.runner.run(op, {(step, 0): Inputs(tokens=sample(self.spec)(0, step, 0))}, None)
+        self._run(op)
+
+    def _run(self, op: Op) -> None:
+        inputs = {(op.step, 0): Inputs(tokens=sample(self.spec)(0, op.step, 0))}
+        self.runner.launch(op, inputs, None).result()
 
     def train(self, first: int, end: int) -> None:
         """LOSS and STEP of the steps from `first` to `end`."""
@@ -76,10 +80,11 @@ class OneStageMiner:
 
     def settle(self) -> None:
         """Wait for the commitments that were asked for, and write their receipts."""
-        newest = self.runner.committer.newest
+        runner = self.runner
+        newest = runner.recorder.record(lambda: runner.committer.newest).result()
         if newest is not None:
             newest.exception()
-        self.runner.record_commits()
+        runner.recorder.record(runner.records.commits).result()
 
     @property
     def receipts(self) -> list[Receipt]:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from iota.compute.engine import Engine
-from iota.compute.names import Microbatch, StepOutput
-from iota.compute.output import DeviceOutput
+from iota.compute.names import Microbatch
+from iota.compute.output import DeviceOutput, DeviceStep
 from iota.compute.tokens import Tokens
 from iota.settings import Activations
 from iota.spec import RunSpec
@@ -71,7 +71,7 @@ class PacedEngine(Engine):
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         return self._paced(self._pace.backward_s, lambda: Engine.backward(self, mb, version, gradient))
 
-    def step(self, step: int, count: int, learning_rate: float) -> StepOutput:
+    def step(self, step: int, count: int, learning_rate: float) -> DeviceStep:
         return self._paced(self._pace.step_s, lambda: Engine.step(self, step, count, learning_rate))
 
     def _paced(self, seconds: float, op: Callable[[], T]) -> T:

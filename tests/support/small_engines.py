@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 import torch
 
 from iota.codec.wire_dtype import encode_wire
-from iota.compute import Output
+from iota.compute import Output, StepOutput
 from iota.compute.engine import Engine
-from iota.compute.output import DeviceOutput
+from iota.compute.output import DeviceOutput, DeviceStep
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.settings import Activations
@@ -33,6 +35,10 @@ def tensor(value: float = 0.1) -> torch.Tensor:
     return encode_wire(torch.full((2, 8, 8), value), WireDtype.BF16)
 
 
-def read(made: DeviceOutput) -> Output:
+@overload
+def read(made: DeviceOutput) -> Output: ...
+@overload
+def read(made: DeviceStep) -> StepOutput: ...
+def read(made: DeviceOutput | DeviceStep) -> Output | StepOutput:
     """The result, on the host."""
     return made.read().result()

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from blake3 import blake3
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from iota.codec.errors import PayloadError
 from iota.codec.finite_payload import MAX_MAGNITUDE, payload_is_finite
@@ -35,7 +36,7 @@ from iota.planning import stage_needs
 from iota.reference.pipeline import ReferenceTrainer
 from iota.reference.plain import train_plain
 from iota.settings import Activations
-from iota.spec import WireDtype
+from iota.spec import OptimizerKind, Precision, WireDtype
 from tests.support.small_engines import loaded, read, tensor, tokens
 from tests.support.small_runs import assert_same_bits
 from tests.support.small_spec import small_spec
@@ -51,7 +52,7 @@ def test_ops_need_a_loaded_state() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_bad_gradient_is_refused_and_adds_nothing(bad: float) -> None:
+def test_a_bad_gradient_is_found_when_it_is_read_and_its_sum_is_made_again(bad: float) -> None:
     spec = small_spec()
     engine, clean = loaded(spec), loaded(spec)
     for each in (engine, clean):
@@ -59,10 +60,87 @@ def test_a_bad_gradient_is_refused_and_adds_nothing(bad: float) -> None:
         each.backward(MB, 0, tensor())
     other = dataclasses.replace(MB, index=1)
     engine.forward(other, 0, None, tokens(spec, 1))
+    made = engine.backward(other, 0, tensor(bad))
+    with pytest.raises(BadValueError, match="the received gradient of microbatch 1 of step 0"):
+        read(made)
+    engine.discard(other)
+    assert engine.summed(0) == [], "the caller sees that the first one must be repeated"
+    engine.remember(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor())
+    assert read(engine.step(0, 1, 0.1)) == read(clean.step(0, 1, 0.1))
+    assert_same_bits([engine.state()], [clean.state()])
+
+
+@pytest.mark.parametrize("later", [1, 2])
+def test_an_op_after_a_bad_one_gives_what_it_gives_without_it(later: int) -> None:
+    """The bad one is noticed after `later` others of its step."""
+    spec = small_spec()
+    engine, clean = loaded(spec), loaded(spec)
+    bad, others = MB, [dataclasses.replace(MB, index=1 + index) for index in range(later)]
+    engine.remember(bad, 0, None, tokens(spec))
+    pending = engine.backward(bad, 0, tensor(float("nan"))).read()
+    results = []
+    for each in (engine, clean):
+        made = []
+        for mb in others:
+            made += [each.forward(mb, 0, None, tokens(spec, mb.index)), each.backward(mb, 0, tensor())]
+        results.append([read(one) for one in made])
     with pytest.raises(BadValueError):
-        engine.backward(other, 0, tensor(bad))
-    assert engine.summed(0) == [MB]
-    assert engine.step(0, 1, 0.1) == clean.step(0, 1, 0.1)
+        pending.result()
+    engine.discard(bad)
+    assert results[0] == results[1]
+    assert engine.summed(0) == []
+
+
+def test_a_step_refuses_a_sum_with_a_bad_gradient_and_changes_nothing() -> None:
+    spec = small_spec()
+    engine = loaded(spec)
+    before = engine.state()
+    engine.remember(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor(float("inf")))
+    with pytest.raises(BadValueError):
+        engine.step(0, 1, 0.1)
+    assert engine.newest == 0
+    assert_same_bits([engine.state()], [before])
+
+
+def test_weights_that_a_step_made_bad_are_found_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = small_spec()
+    engine = loaded(spec)
+    engine.remember(MB, 0, None, tokens(spec))
+    engine.backward(MB, 0, tensor())
+    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda _: torch.tensor(math.nan))
+    made = engine.step(0, 1, 0.1)
+    with pytest.raises(BadValueError, match="norm"):
+        read(made)
+
+
+class Unreadable(TorchDispatchMode):
+    """Fails where the host would wait for a device: where it reads a value of a tensor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "the host waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", list(OptimizerKind))
+@pytest.mark.parametrize("precision", list(Precision))
+def test_no_op_waits_for_the_device(precision: Precision, kind: OptimizerKind) -> None:
+    spec = small_spec(precision=precision, optimizer={"kind": kind, "lr": 1e-2})
+    first, last = loaded(spec), loaded(spec, 1)
+    with Unreadable():
+        sent = first.forward(MB, 0, None, tokens(spec)).payload
+        gradient = last.loss(MB, 0, sent, tokens(spec)).payload
+        assert gradient is not None
+        made = [first.backward(MB, 0, gradient), first.evaluate(MB, 0, None, tokens(spec))]
+        made += [last.evaluate(MB, 0, sent, tokens(spec))]
+    bound = {engine: engine._steps[0].bound for engine in (first, last)}  # read with the last backward
+    with Unreadable(), pytest.MonkeyPatch.context() as known:
+        for engine in (first, last):
+            known.setattr(type(engine._steps[0]), "bound", bound[engine])
+            engine.step(0, 1, 0.1)
+    for each in made:
+        read(each)
 
 
 def test_a_gradient_that_overflows_inside_the_stage_discards_the_sum() -> None:
@@ -76,7 +154,8 @@ def test_a_gradient_that_overflows_inside_the_stage_discards_the_sum() -> None:
     engine.backward(MB, 0, tensor(1e-30))
     engine.remember(other, 0, None, tokens(spec))
     with pytest.raises(BadValueError, match="in the gradient"):
-        engine.backward(other, 0, tensor(1e30))
+        read(engine.backward(other, 0, tensor(1e30)))
+    engine.discard(other)
     assert engine.summed(0) == [], "the caller sees that the first one must be repeated"
     engine.remember(MB, 0, None, tokens(spec))
     engine.backward(MB, 0, tensor(1e-30))
@@ -96,14 +175,15 @@ def test_frames_within_the_bound_of_values_do_not_end_a_state_at_its_step(
     engine.forward(MB, 0, sent[0], tokens(spec))
     engine.backward(MB, 0, sent[1])
     largest = math.sqrt(torch.finfo(torch.float32).max)
-    assert largest < engine.step(0, 1, 0.01).gradient_norm < math.inf
+    assert largest < read(engine.step(0, 1, 0.01)).gradient_norm < math.inf
 
 
 def test_a_bad_stage_input_is_refused() -> None:
     spec = small_spec()
     engine = loaded(spec, 1)
-    with pytest.raises(BadValueError):
-        engine.loss(MB, 0, tensor(float("nan")), tokens(spec))
+    with pytest.raises(BadValueError, match="the stage input"):
+        read(engine.loss(MB, 0, tensor(float("nan")), tokens(spec)))
+    engine.discard(MB)
     assert engine.summed(0) == []
 
 
@@ -113,8 +193,9 @@ def test_a_bad_output_is_refused_and_not_in_flight() -> None:
     state.weights["embed.weight"].fill_(float("inf"))
     engine = Engine(spec, 0)
     engine.load(state, version=0)
-    with pytest.raises(BadValueError):
-        engine.forward(MB, 0, None, tokens(spec))
+    with pytest.raises(BadValueError, match="the output"):
+        read(engine.forward(MB, 0, None, tokens(spec)))
+    engine.discard(MB)
     with pytest.raises(MicrobatchError):
         engine.backward(MB, 0, tensor())
 
@@ -228,7 +309,7 @@ def test_a_step_over_nothing_keeps_weights_and_moments() -> None:
         spec = small_spec(schedule={"pipeline": pipeline})
         engine = loaded(spec)
         before = engine.state()
-        out = engine.step(0, 0, 0.1)
+        out = read(engine.step(0, 0, 0.1))
         assert out.version == engine.newest == 1
         assert_same_bits([engine.state()], [before])
 
@@ -262,7 +343,7 @@ def test_a_snapshot_replays_the_next_step_to_the_bit() -> None:
             (
                 read(each.forward(mb, 1, None, tokens(spec, 1))),
                 read(each.backward(mb, 1, tensor(0.2))),
-                each.step(1, 1, 0.1),
+                read(each.step(1, 1, 0.1)),
             )
         )
     assert outputs[0] == outputs[1]
@@ -288,7 +369,7 @@ def test_a_loss_is_read_with_its_gradient() -> None:
     assert read(made).loss == float(made.loss)
 
 
-def test_stage_0_hashes_every_64th_tokens_gradient_and_sends_nothing() -> None:
+def test_stage_0_hashes_its_gradient_summed_over_64_tokens_each_and_sends_nothing() -> None:
     spec = small_spec()
     engine = loaded(spec)
     engine.forward(MB, 0, None, tokens(spec))

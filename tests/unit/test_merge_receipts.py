@@ -13,7 +13,6 @@ from iota.outer.partition import PartError
 from iota.protocol.events import Contribution, MergeAssign
 from iota.protocol.frames import StoredObject
 from iota.protocol.receipts import OpKind
-from miner.device import DeviceThread
 from miner.merge_receipts import MergeReceipts
 from miner.ops import OpRunner
 from miner.receipt_log import ReceiptLog
@@ -31,11 +30,11 @@ def assign(epoch: int = 0, stage: int = 1, part: int = 3) -> MergeAssign:
 
 @pytest.fixture
 async def written(tmp_path: Path) -> AsyncIterator[tuple[MergeReceipts, ReceiptLog]]:
-    log, device = ReceiptLog(tmp_path / "receipts", RUN, KEY), DeviceThread()
+    log = ReceiptLog(tmp_path / "receipts", RUN, KEY)
     nothing: Any = None
     runner = OpRunner(nothing, 0, KEY, nothing, log, nothing, "cpu", snapshot_bytes=None)
-    yield MergeReceipts(runner, device), log
-    device.close()
+    yield MergeReceipts(runner), log
+    runner.close()
     log.close()
 
 

@@ -31,7 +31,8 @@ from miner.core.effects import ApplyMerge, FetchBase, LoadState, WriteCommit
 from miner.core.facts import BaseHeld, Committed, StateLoaded
 from miner.device import DeviceThread
 from miner.disk import MinerDisk
-from miner.ops import OpRunner, StateLost
+from miner.op_records import StateLost
+from miner.ops import OpRunner
 from miner.receipt_log import ReceiptLog
 from miner.trainer import Trainer
 from tests.support.damage import DAMAGES, Damage

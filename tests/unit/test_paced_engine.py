@@ -51,7 +51,7 @@ def one_step(first: Engine, last: Engine) -> list[object]:
     assert loss.payload is not None
     back = first.backward(mb, 0, loss.payload)
     ends = [engine.step(0, 1, 0.01) for engine in (first, last)]
-    return [*(made.read().result() for made in (sent, loss, back)), *ends]
+    return [made.read().result() for made in (sent, loss, back, *ends)]
 
 
 def test_a_paced_engine_gives_the_bits_of_a_plain_one() -> None:

@@ -53,9 +53,11 @@ from miner.core.facts import (
     ObjectsMissing,
     OpBad,
     OpDone,
+    OpLaunched,
     StateLoaded,
     TokensRead,
 )
+from miner.core.schedule import Op
 from tests.support.frames import frame_name, outgoing
 from tests.support.plans import share_of, whole_plan
 from tests.support.virtual_runs import tiny_spec
@@ -111,11 +113,22 @@ def _made(core: ReplicaCore, index: int = 0) -> OutgoingFrame:
     )
 
 
+def _launched(core: ReplicaCore, effects: list[Effect]) -> tuple[Op, list[Effect]]:
+    """The op that begins among `effects`, and the effects of its launch."""
+    [op] = [e.op for e in effects if isinstance(e, RunOp)]
+    return op, core.take(OpLaunched(op))
+
+
+def _ended(core: ReplicaCore, outcome: OpDone | OpBad) -> list[Effect]:
+    """An op is launched, and then has its outcome."""
+    return [*core.take(OpLaunched(outcome.op)), *core.take(outcome)]
+
+
 def _forwarded(core: ReplicaCore, index: int = 0) -> list[Effect]:
     """The forward of a microbatch has run."""
     effects = core.take(FrameArrived(frame_name(0, index)))
     op = next(e.op for e in effects if isinstance(e, RunOp))
-    return core.take(OpDone(op, _made(core, index)))
+    return _ended(core, OpDone(op, _made(core, index)))
 
 
 # ---- bases ---------------------------------------------------------------------------------------
@@ -154,12 +167,12 @@ def test_a_merge_waits_for_the_last_commit_and_follows_the_pseudo_gradient() -> 
     core = _training()
     _hear(core, _plan(), _close())
     assert core.training is not None
-    running = core.training.running
+    running = core.training.launching
     assert running is not None
     assert running.op.kind is OpKind.STEP
     assert _hear(core, MergeReady(epoch=0, stage=1, parts=())) == []
     assert not core.listening
-    assert core.take(OpDone(running.op, None)) == [Say(receipts=True), WriteCommit(0, 1)]
+    assert _ended(core, OpDone(running.op, None)) == [Say(receipts=True), WriteCommit(0, 1)]
     assert core.take(Committed(0, 0)) == [Say(receipts=True)]
     effects = core.take(Committed(0, 1))
     assert effects == [Say(receipts=True), StoreDelta(0), ApplyMerge(0, (), trained=True)]
@@ -195,8 +208,8 @@ def test_a_merge_that_comes_between_the_last_step_and_its_commit_waits() -> None
     core = _training()
     _hear(core, _plan(), _close())
     assert core.training is not None
-    assert core.training.running is not None
-    core.take(OpDone(core.training.running.op, None))
+    assert core.training.launching is not None
+    _ended(core, OpDone(core.training.launching.op, None))
     assert _hear(core, MergeReady(epoch=0, stage=1, parts=())) == []
     assert core.take(Committed(0, 1))[1:] == [StoreDelta(0), ApplyMerge(0, (), trained=True)]
 
@@ -244,9 +257,77 @@ def test_a_bad_value_is_reported_and_its_microbatch_is_dropped() -> None:
     core.take(FrameArrived(frame_name(0, 1)))
     effects = core.take(FrameArrived(frame_name(0, 0)))
     op = next(e.op for e in effects if isinstance(e, RunOp))
-    effects = core.take(OpBad(op))
-    assert effects[0] == Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))
-    assert _ops(effects) == [(OpKind.FORWARD, 1)]
+    assert _ops(core.take(OpLaunched(op))) == [(OpKind.FORWARD, 1)]
+    assert core.take(OpBad(op)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
+
+
+def test_an_op_begins_while_the_one_before_is_recorded_and_a_third_waits() -> None:
+    core = _training()
+    _hear(core, _plan())
+    for index in (2, 1):
+        assert core.take(FrameArrived(frame_name(0, index))) == []
+    launched = [_launched(core, core.take(FrameArrived(frame_name(0, 0))))]
+    launched.append(_launched(core, launched[0][1]))
+    assert launched[1][1] == [], "two are not on disk"
+    assert not core.idle
+    effects = core.take(OpDone(launched[0][0], _made(core, 0)))
+    assert effects[0] == SendFrame(_made(core, 0), LAST)
+    assert _ops(effects) == [(OpKind.FORWARD, 2)]
+
+
+def test_a_backward_waits_until_its_forward_is_on_disk() -> None:
+    """Else its gradient might be in the sum of a microbatch that is dropped."""
+    core = _training()
+    _hear(core, _plan())
+    effects = core.take(FrameArrived(frame_name(0, 0)))
+    core.take(FrameArrived(frame_name(0, 0, direction=Direction.BACKWARD)))
+    op, effects = _launched(core, effects)
+    assert effects == []
+    assert _ops(core.take(OpDone(op, _made(core)))) == [(OpKind.BACKWARD, 0)]
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_a_step_waits_until_all_that_it_counts_is_on_disk(bad: bool) -> None:
+    core = _training(stage=2)
+    _hear(core, share_of(whole_plan((FIRST, OTHER, ME), 3), ME))
+    op, _ = _launched(core, core.take(FrameArrived(frame_name(0, 0, stage=1))))
+    assert _hear(core, _close(0)) == []
+    effects = core.take(OpBad(op) if bad else OpDone(op, None))
+    assert _ops(effects) == ([] if bad else [(OpKind.STEP, 0)])
+
+
+def test_the_next_steps_ops_begin_before_a_steps_receipt_is_on_disk() -> None:
+    spec = tiny_spec(
+        stages=3, replicas=1, epochs=1, steps=2, microbatches=3, pipeline=Pipeline.SYNC, credit=3
+    )
+    core = ReplicaCore(spec, 1, ME, reads_tokens=False)
+    core.take(BaseHeld(0, BASE))
+    _hear(core, Admit(epoch=0, step=0, carries=True))
+    core.take(StateLoaded(0, 0))
+    _hear(core, share_of(whole_plan((FIRST, ME, LAST), 3, step=1), ME))
+    core.take(FrameArrived(frame_name(1, 0)))
+    effects = _hear(core, _close())
+    step, effects = _launched(core, effects)
+    assert (step.kind, _ops(effects)) == (OpKind.STEP, [(OpKind.FORWARD, 0)])
+    assert core.progress[1] == 0, "it is not applied yet"
+    core.take(OpDone(step, None))
+    assert core.progress[1] == 1
+
+
+def test_the_outcome_of_an_op_of_a_training_that_was_replaced_changes_nothing() -> None:
+    core = _training()
+    _hear(core, _plan())
+    op, _ = _launched(core, core.take(FrameArrived(frame_name())))
+    _hear(
+        core,
+        LoadBase(epoch=1, digest=NEXT),
+    )
+    core.take(BaseHeld(0, BASE))
+    _hear(core, Admit(epoch=0, step=0, carries=True))
+    core.take(StateLoaded(0, 0))
+    assert core.take(OpLaunched(op)) == []
+    assert core.take(OpDone(op, _made(core))) == [Say(receipts=True)]
+    assert core.take(OpBad(op)) == []
 
 
 def test_what_a_dropped_or_withdrawn_microbatch_holds_is_freed() -> None:
@@ -265,7 +346,7 @@ def test_the_last_op_of_a_replaced_epoch_still_has_its_receipt() -> None:
     _hear(core, LoadBase(epoch=1, digest=NEXT))
     core.take(BaseHeld(1, NEXT))
     _hear(core, Admit(epoch=1, step=0, carries=True))
-    assert core.take(OpDone(op, _made(core))) == [Say(receipts=True)]
+    assert _ended(core, OpDone(op, _made(core))) == [Say(receipts=True)]
 
 
 # ---- frames --------------------------------------------------------------------------------------
@@ -305,7 +386,7 @@ def test_a_frame_made_in_a_closed_step_is_not_sent_but_its_receipt_is() -> None:
     effects = core.take(FrameArrived(frame_name()))
     op = next(e.op for e in effects if isinstance(e, RunOp))
     _hear(core, _close(0))
-    assert core.take(OpDone(op, _made(core))) == [Say(receipts=True)]
+    assert _ended(core, OpDone(op, _made(core))) == [Say(receipts=True)]
 
 
 def test_the_receipt_of_a_frame_that_was_not_stored_goes_out() -> None:
@@ -320,8 +401,8 @@ def test_an_announced_frame_is_wanted_until_its_step_is_applied() -> None:
     _hear(core, _close())
     assert core.wants(fetch), "a replica that started again still needs it"
     assert core.training is not None
-    assert core.training.running is not None
-    core.take(OpDone(core.training.running.op, None))
+    assert core.training.launching is not None
+    _ended(core, OpDone(core.training.launching.op, None))
     assert not core.wants(fetch)
 
 
@@ -368,16 +449,18 @@ def test_the_end_of_the_run_is_kept_with_its_reason() -> None:
 def test_the_status_says_what_the_replica_is_at() -> None:
     core = _core()
     states = [core.state]
+    assert not core.idle, "it works for itself"
     core.take(BaseHeld(0, BASE))
     states.append(core.state)
+    assert core.idle, "it waits for the epoch"
     _hear(core, Admit(epoch=0, step=0, carries=True))
     core.take(StateLoaded(0, 0))
     states.append(core.state)
     assert core.idle
     _hear(core, _plan(), _close())
     assert core.training is not None
-    assert core.training.running is not None
+    assert core.training.launching is not None
     assert not core.idle
-    core.take(OpDone(core.training.running.op, None))
+    _ended(core, OpDone(core.training.launching.op, None))
     states.append(core.state)
     assert states == ["loading", "ready", "epoch 0 step 0", "merging epoch 0"]

@@ -43,11 +43,17 @@ def _close(step: int, *counted: int) -> StepClose:
     return StepClose(epoch=0, step=step, counted=chosen, learning_rate=0.1)
 
 
+def _do(schedule: Schedule, op: Op) -> None:
+    """An op begins, and its result comes to the disk."""
+    schedule.begin(op)
+    schedule.done(op)
+
+
 def _run(schedule: Schedule) -> list[tuple[OpKind, int, int]]:
     """Run everything that can run now."""
     ran = []
     while (op := schedule.next_op()) is not None:
-        schedule.done(op)
+        _do(schedule, op)
         ran.append((op.kind, op.step, op.microbatch))
     return ran
 
@@ -73,7 +79,7 @@ def test_a_ready_backward_goes_before_a_ready_forward() -> None:
     schedule.plan(_plan(0, 1))
     schedule.frame(0, 0, Direction.FORWARD)
     schedule.frame(0, 1, Direction.FORWARD)
-    schedule.done(_next(schedule))
+    _do(schedule, _next(schedule))
     schedule.frame(0, 0, Direction.BACKWARD)
     assert _next(schedule).kind is OpKind.BACKWARD
 
@@ -261,7 +267,7 @@ def test_a_held_out_microbatch_whose_input_is_missing_holds_nothing_up() -> None
 
 def test_a_closed_step_runs_its_step_without_its_held_out_microbatches() -> None:
     schedule = _heldout(0)
-    forwards = [_next(schedule) for _ in range(3) if not schedule.done(_next(schedule))]
+    forwards = [_next(schedule) for _ in range(3) if not _do(schedule, _next(schedule))]
     assert len(forwards) == 3
     for index in range(3):
         schedule.frame(0, index, Direction.BACKWARD)

@@ -9,6 +9,7 @@ from iota.compute import Microbatch
 from iota.compute.engine import Engine
 from iota.compute.state import StageState, tensors_digest
 from iota.spec import RunSpec
+from tests.support.small_engines import read
 from tests.support.small_runs import assert_same_bits, sample, small_run
 
 SYNC = small_run(layout={"cuts": [4]})
@@ -47,7 +48,7 @@ def test_a_delayed_run_goes_on_from_a_copy_that_holds_the_weights_before(ahead: 
     if not ahead:
         run_op(engine, 1)
     run_op(replay, 1)
-    assert engine.step(1, 1, 0.01) == replay.step(1, 1, 0.01)
+    assert read(engine.step(1, 1, 0.01)) == read(replay.step(1, 1, 0.01))
     for step in (2, 3):
         run_step(engine, step)
         run_step(replay, step)

@@ -159,6 +159,7 @@ class Replay:
                 if inputs.gradient is not None:
                     engine.backward(mb, version, payload_tensor(inputs.gradient)).read().result()
             except BadValueError:
+                engine.discard(mb)
                 return False
             return True
 
@@ -168,8 +169,8 @@ class Replay:
         """Run and compare a STEP over the gradient of `count` microbatches that was summed."""
 
         def run() -> ReplayMismatch | None:
-            norm = self._engine.step(receipt.step, count, learning_rate).gradient_norm
-            return compare_norm(self.profile, receipt, norm, self._depth(receipt.step))
+            made = self._engine.step(receipt.step, count, learning_rate).read().result()
+            return compare_norm(self.profile, receipt, made.gradient_norm, self._depth(receipt.step))
 
         return self._found(receipt, run)
 

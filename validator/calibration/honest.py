@@ -81,7 +81,8 @@ class Segment:
     def _step(self, engine: Engine, stage: int, step: int) -> None:
         kept = step + 1 in self._kept
         before = engine.state().weights if kept else {}
-        made = engine.step(step, self._spec.schedule.microbatches, self._spec.learning_rate(0, step))
+        count, rate = self._spec.schedule.microbatches, self._spec.learning_rate(0, step)
+        made = engine.step(step, count, rate).read().result()
         self.found.numbers[step, 0, stage, OpKind.STEP] = made.gradient_norm
         if kept:
             after = engine.state()

@@ -20,7 +20,8 @@ from iota.wire.transport import OutgoingFrame
 from miner.core.effects import StoreEvidence
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
-from miner.ops import OpRunner, StateLost
+from miner.op_records import OpRecords, StateLost
+from miner.ops import OpRunner
 from tests.support.cheats.compute import after_the_base, of_one_size, sends
 from tests.support.cheats.first_lie import lied
 from tests.support.miner_program import run_miner
@@ -69,12 +70,12 @@ def leaves() -> None:
 def rejoins() -> None:
     """Ends before each STEP, and joins anew with an empty disk: it never computes an update."""
 
-    def end(self: OpRunner, op: Any, inputs: Any) -> None:
+    def end(self: OpRunner, op: Any, inputs: Any) -> Any:
         lied(op.epoch, op.step)
         _empty(self.disk)
         raise StateLost("it joins anew in place of a STEP")
 
-    OpRunner._step = end  # type: ignore[method-assign]
+    OpRunner._launch_step = end  # type: ignore[method-assign]
     miner.node.MAX_JOINS = MANY  # type: ignore[misc]
     run_miner()
 
@@ -82,17 +83,17 @@ def rejoins() -> None:
 def lies_and_joins_anew() -> None:
     """Sends constants after the base until the fourth STEP, loses those states, and then works."""
     lost = False
-    honest = OpRunner._step
+    honest = OpRunner._launch_step
 
-    def step(self: OpRunner, op: Any, inputs: Any) -> None:
+    def step(self: OpRunner, op: Any, inputs: Any) -> Any:
         nonlocal lost
         if op.step == 3 and not lost:
             lost = True
             _empty(self.disk)
             raise StateLost("nobody can show the states of this life")
-        honest(self, op, inputs)
+        return honest(self, op, inputs)
 
-    OpRunner._step = step  # type: ignore[method-assign]
+    OpRunner._launch_step = step  # type: ignore[method-assign]
     sends(lambda work: None if lost else after_the_base(work))
 
 
@@ -126,14 +127,14 @@ def unstored_frames() -> None:
 
 def other_frames() -> None:
     """Computes and receipts its true results, and sends frames of zeros."""
-    honest = OpRunner._frame
+    honest = OpRecords.frame
 
-    def frame(self: OpRunner, op: Any, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
+    def frame(self: OpRecords, op: Any, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
         if op.kind is OpKind.FORWARD:
             lied(op.epoch, op.step)
             payload = bytes(payload_size(self.spec))
             digest = blake3(payload).hexdigest()
         return honest(self, op, payload, digest, receiver)
 
-    OpRunner._frame = frame  # type: ignore[method-assign]
+    OpRecords.frame = frame  # type: ignore[method-assign]
     run_miner()

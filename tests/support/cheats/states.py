@@ -13,7 +13,7 @@ from torch import Tensor
 
 from iota.compute.engine import Engine
 from iota.compute.host_copy import HostCopy
-from iota.compute.names import StepOutput
+from iota.compute.output import DeviceStep
 from iota.model.layout import run_shapes
 from iota.objects import DeltaKey
 from iota.outer import open_delta_codec
@@ -57,7 +57,7 @@ class AlteredSteps(Engine):
         self._epoch = mb.epoch
         return super()._run_graph(mb, flying)
 
-    def step(self, step: int, count: int, learning_rate: float) -> StepOutput:
+    def step(self, step: int, count: int, learning_rate: float) -> DeviceStep:
         if not self._lies_in(self.spec, step):
             return super().step(step, count, learning_rate)
         before = self.state().weights
@@ -131,7 +131,7 @@ def no_last_step() -> None:
 class FastEngine(AlteredSteps):
     """Steps with three times the learning rate that it was told, and receipts the told one."""
 
-    def step(self, step: int, count: int, learning_rate: float) -> StepOutput:
+    def step(self, step: int, count: int, learning_rate: float) -> DeviceStep:
         return super().step(step, count, 3 * learning_rate)
 
 

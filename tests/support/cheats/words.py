@@ -8,6 +8,7 @@ from iota.protocol.events import FrameReady
 from iota.protocol.frames import Direction
 from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.receipts import OpKind
+from miner.op_records import OpRecords
 from miner.ops import OpRunner
 from miner.replica import Replica
 from tests.support.cheats.compute import noise_forward
@@ -19,35 +20,35 @@ from tests.support.miner_program import run_miner
 
 def no_forward_receipts() -> None:
     """Sends noise forward, and keeps the receipts of its FORWARDs back."""
-    record = OpRunner._record
+    record = OpRecords.receipt
 
-    def without_forwards(self: OpRunner, op: Any, **fields: Any) -> None:
+    def without_forwards(self: OpRecords, op: Any, **fields: Any) -> None:
         if op.kind is not OpKind.FORWARD:
             record(self, op, **fields)
 
-    OpRunner._record = without_forwards  # type: ignore[method-assign]
+    OpRecords.receipt = without_forwards  # type: ignore[method-assign]
     noise_forward()
 
 
 def no_last_receipt() -> None:
     """Leaves its epoch's last STEP out, with its receipt and the commitment after it."""
-    honest = OpRunner._step
+    honest = OpRunner._launch_step
 
-    def step(self: OpRunner, op: Any, inputs: Any) -> None:
+    def step(self: OpRunner, op: Any, inputs: Any) -> Any:
         if op.step == self.spec.schedule.steps - 1:
             lied(op.epoch, op.step)
-        else:
-            honest(self, op, inputs)
+            return self.recorder.record(lambda: None)
+        return honest(self, op, inputs)
 
-    OpRunner._step = step  # type: ignore[method-assign]
+    OpRunner._launch_step = step  # type: ignore[method-assign]
     run_miner()
 
 
 def second_receipts() -> None:
     """Claims each op a second time."""
-    record = OpRunner._record
+    record = OpRecords.receipt
 
-    def twice(self: OpRunner, op: Any, **fields: Any) -> None:
+    def twice(self: OpRecords, op: Any, **fields: Any) -> None:
         fresh = self.log.find(op.key) is None
         record(self, op, **fields)
         if fresh and op.kind is not OpKind.STEP:
@@ -57,7 +58,7 @@ def second_receipts() -> None:
             again = last.receipts[-1].model_dump(exclude={"seq", "previous"})
             self.log.append(again)
 
-    OpRunner._record = twice  # type: ignore[method-assign]
+    OpRecords.receipt = twice  # type: ignore[method-assign]
     run_miner()
 
 

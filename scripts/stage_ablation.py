@@ -147,7 +147,7 @@ def _pageable() -> Iterator[None]:
         yield
 
 
-def _copies_beside(case: Case, device: torch.device) -> bool:
+def _beside(case: Case, device: torch.device) -> bool:
     return device_of(device).offloads
 
 
@@ -188,10 +188,8 @@ MEASURES: Final = {
     "sums of stage 0's gradient, not all of it, hashed": Measure(
         _patched((engine, "_sums"), by=lambda x_BTD: x_BTD), lambda case, device: case.stage == "first"
     ),
-    "results read while the next op runs": Measure(
-        _patched((StageRun, "_read"), by=_read_at_once), _copies_beside
-    ),
-    "copies through pinned memory": Measure(_pageable, _copies_beside),
-    "new tensors not filled": Measure(_filled_memory, _copies_beside),
+    "results read while the next op runs": Measure(_patched((StageRun, "_read"), by=_read_at_once), _beside),
+    "copies through pinned memory": Measure(_pageable, _beside),
+    "new tensors not filled": Measure(_filled_memory, _beside),
 }
 """By the name of what is missing from the step."""

@@ -173,8 +173,8 @@ class Engine:
         """The op of a held-out microbatch: FORWARD, and EVAL at the last stage. Nothing of it is kept.
 
         An EVAL sends nothing. What is digested are the nats of each token, fp32, (sequences,
-        sequence_length); the loss is their mean, in float64 where
-        the device has it. Arguments and errors are those of `forward`.
+        sequence_length); the loss is their mean, in float64 where the device has it. Arguments and errors are
+        those of `forward`.
         """
         inputs = self._pass.inputs(stage_input, tokens)
         weights = self._open(mb.step, version).leaves

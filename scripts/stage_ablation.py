@@ -22,6 +22,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from iota.compute import accumulate, compiled, engine, muon, polar, stage_pass
 from iota.compute.compiled import is_compiled
 from iota.compute.cuda_device import Cuda
+from iota.compute.devices import device_of
 from iota.compute.output import DeviceOutput
 from iota.model.documents import plain_layer
 from iota.model.layer import Layer, OpenLayer, Saving, Tables, operand, sdpa
@@ -64,8 +65,7 @@ def _step_s(case: Case, device: torch.device, times: int) -> float:
     found = min(seconds(device, run.step, 1, warm=0) for _ in range(times))
     del run
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    device_of(device).release()
     return found
 
 
@@ -147,8 +147,8 @@ def _pageable() -> Iterator[None]:
         yield
 
 
-def _on_cuda(case: Case, device: torch.device) -> bool:
-    return device.type == "cuda"
+def _beside(case: Case, device: torch.device) -> bool:
+    return device_of(device).offloads
 
 
 def _compiles(case: Case, device: torch.device) -> bool:
@@ -188,8 +188,8 @@ MEASURES: Final = {
     "sums of stage 0's gradient, not all of it, hashed": Measure(
         _patched((engine, "_sums"), by=lambda x_BTD: x_BTD), lambda case, device: case.stage == "first"
     ),
-    "results read while the next op runs": Measure(_patched((StageRun, "_read"), by=_read_at_once), _on_cuda),
-    "copies through pinned memory": Measure(_pageable, _on_cuda),
-    "new tensors not filled": Measure(_filled_memory, _on_cuda),
+    "results read while the next op runs": Measure(_patched((StageRun, "_read"), by=_read_at_once), _beside),
+    "copies through pinned memory": Measure(_pageable, _beside),
+    "new tensors not filled": Measure(_filled_memory, _beside),
 }
 """By the name of what is missing from the step."""

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from iota.compute.devices import device_of
 from iota.compute.errors import BadValueError
 from iota.compute.gradient_scale import Scale
 
@@ -46,8 +47,7 @@ def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float, larg
         for tensor in tensors:
             tensor.mul_(1 / unit)
     total = _norm(tensors)
-    # MPS has no float64.
-    norm = total.to(torch.float32 if total.device.type == "mps" else torch.float64) * unit / count
+    norm = total.to(device_of(total.device).widest) * unit / count
     # One multiplication for mean and clipping, since each rounds.
     scale = (torch.full_like(norm, threshold) / (norm + _EPSILON)).clamp(max=1.0) * unit / count
     if any(tensor.dtype is not torch.float32 for tensor in tensors):

@@ -73,6 +73,8 @@ class Device:
     """Whether an op is known to give the same bits each time. Only then are results compared to the bit."""
     product_dtype: ClassVar[torch.dtype] = torch.bfloat16
     """Of Muon's products: half as wide as fp32, fast, with sums in fp32."""
+    widest: ClassVar[torch.dtype] = torch.float64
+    """The widest float that it computes in: for means and norms that are to be exact."""
     cached_bytes: ClassVar[int | None] = None
     """Bytes to work on at a time, where caches make that faster than a whole tensor at once."""
 
@@ -118,10 +120,6 @@ class Device:
     def fill(self, target: Tensor, source: Tensor) -> None:
         """Copy a result of `to_host` to `target`, complete when the current stream gets here."""
         target.copy_(source)
-
-    def exact_mean(self, values: Tensor) -> Tensor:
-        """The mean in float64."""
-        return values.double().mean()
 
     def synchronize(self) -> None:
         """Wait for all work of the device."""

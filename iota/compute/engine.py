@@ -174,7 +174,8 @@ class Engine:
         """The op of a held-out microbatch: FORWARD, and EVAL at the last stage. Nothing of it is kept.
 
         An EVAL sends nothing. What is digested are the nats of each token, fp32, (sequences,
-        sequence_length); the loss is their mean in float64. Arguments and errors are those of `forward`.
+        sequence_length); the loss is their mean, in float64 where the device has it. Arguments and errors are
+        those of `forward`.
         """
         inputs = self._pass.inputs(stage_input, tokens)
         weights = self._open(mb.step, version).leaves
@@ -186,7 +187,7 @@ class Engine:
         if not self._pass.last:
             return self._output(mb, result, self.spec.boundary.wire, checks, sent=True)
         made = self._output(mb, result, WireDtype.FP32, checks, sent=False)
-        return replace(made, loss=device_of(self.device).exact_mean(result))
+        return replace(made, loss=result.to(device_of(self.device).widest).mean())
 
     def backward(self, mb: Microbatch, version: int, gradient: Tensor) -> DeviceOutput:
         """BACKWARD: adds to the step's gradient, and gives the previous stage's gradient.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 
 import torch
-from torch import Tensor
 
 from iota.compute.device import Device
 
@@ -18,6 +17,7 @@ class Mps(Device):
     """A Metal device."""
 
     repeats = False
+    widest = torch.float32
 
     @classmethod
     def count(cls) -> int:
@@ -33,10 +33,6 @@ class Mps(Device):
     def has_bf16(self) -> bool:
         """See `Device`. Metal has bf16 from macOS 14 on."""
         return torch.backends.mps.is_macos_or_newer(14, 0)
-
-    def exact_mean(self, values: Tensor) -> Tensor:
-        """See `Device`. On the host, which waits for the values."""
-        return values.cpu().double().mean()
 
     def synchronize(self) -> None:
         """See `Device`."""

@@ -1,4 +1,4 @@
-"""An accelerator that is made up on the CPU: its copies are as late as they may be, and it has no float64.
+"""An accelerator that is made up on the CPU: its copies are as late as they may be.
 
 A copy of the current stream takes its source at once, as a queue that is in order would, and the host has it
 when it waits for an event behind it. One of a stream beside takes its source when an event behind it is
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -116,8 +116,6 @@ class FakeDevice(Device):
 
     def to_host(self, tensor: Tensor, *, copy: bool = True) -> Tensor:
         """See `Device`."""
-        if tensor.dtype is torch.float64:
-            return tensor  # of `exact_mean`, on the host
         there = _blank(tensor)
         self._pinned.append(StorageWeakRef(there.untyped_storage()))
         self._queue_copy(there, tensor.detach())
@@ -133,11 +131,6 @@ class FakeDevice(Device):
         assert StorageWeakRef(source.untyped_storage()).cdata in pinned, "a copy from memory not pinned"
         target.view(torch.uint8).fill_(0xFF)
         self._queue_copy(target, source)
-
-    def exact_mean(self, values: Tensor) -> Tensor:
-        """See `Device`. On the host."""
-        with torch.utils._python_dispatch._disable_current_modes():
-            return values.double().mean()
 
     def own_bytes(self) -> int:
         """See `Device`."""
@@ -169,8 +162,14 @@ class FakeDevice(Device):
         self.now.queue(late)
 
 
+class NarrowDevice(FakeDevice):
+    """One without float64, as Apple's."""
+
+    widest = torch.float32
+
+
 class NoFloat64(TorchDispatchMode):
-    """Refuses ops with float64 tensors."""
+    """Refuses ops that give float64."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -182,9 +181,9 @@ class NoFloat64(TorchDispatchMode):
 
 @contextmanager
 def on_fake_device(kind: type[FakeDevice] = FakeDevice) -> Iterator[FakeDevice]:
-    """Inside, torch's CPU is behind a fake device for this process, and this thread computes no float64."""
+    """Inside, torch's CPU is a fake device for this process. This thread has no float64 where it has none."""
     device_of.cache_clear()
-    with patch.dict(KINDS, cpu=kind), NoFloat64():
+    with patch.dict(KINDS, cpu=kind), nullcontext() if kind.widest is torch.float64 else NoFloat64():
         found = devices.device_of(torch.device("cpu"))
         assert isinstance(found, FakeDevice)
         yield found

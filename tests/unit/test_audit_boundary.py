@@ -159,6 +159,7 @@ def test_memory_that_is_short_is_no_result() -> None:
         (OSError(errno.EMFILE, "too many files"), True),
         (MemoryError(), True),
         (torch.OutOfMemoryError(), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
         (StoreUnavailable("away"), True),
         (OrchestratorUnreachable("away"), True),

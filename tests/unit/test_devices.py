@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,12 +20,12 @@ from iota.compute.fingerprint import fingerprint
 from iota.compute.host_copy import HostCopy, start_copy
 from iota.compute.mps_device import Mps
 from iota.compute.offload import Lane, Offload
-from iota.compute.output import DeviceOutput
+from iota.compute.output import ReadBack
 from iota.compute.state import StageState
 from iota.model.graph_sizes import POLICIES
 from iota.settings import Activations
 from iota.spec import Precision, WireDtype
-from tests.support.fake_device import FakeDevice, on_fake_device
+from tests.support.fake_device import FakeDevice, NarrowDevice, on_fake_device
 from tests.support.small_runs import assert_same_bits, sample, small_run
 from tests.support.trained_stages import Trained
 
@@ -66,17 +65,15 @@ def test_a_held_out_loss_and_a_fingerprint_are_those_of_the_cpu() -> None:
     with on_fake_device():
         found = _loaded(Engine(spec, 2)).evaluate(mb, 0, payload, tokens).read().result()
         assert found == loss
-    with patch.dict(module.KINDS, cpu=FakeDevice):
-        device_of.cache_clear()
         assert fingerprint(spec, 2, "cpu", "ab" * 32) == expected
-    device_of.cache_clear()
 
 
 def test_a_result_is_there_when_it_is_waited_for_and_not_before(fake: FakeDevice) -> None:
-    reading = DeviceOutput(torch.arange(4096).view(torch.uint8), True, 1).read()
-    assert bool((reading._host[0] == 0xFF).all())
-    made = reading.result()
-    assert made.payload == torch.arange(4096).numpy().tobytes()
+    made = torch.arange(4096)
+    reading = ReadBack([made], lambda host: host[0].clone())
+    made.zero_()
+    assert bool((reading._host[0] == -1).all())
+    assert torch.equal(reading.result(), torch.arange(4096))
 
 
 def test_a_copy_of_a_state_holds_later_writes_back(fake: FakeDevice) -> None:
@@ -122,10 +119,19 @@ def test_an_offload_over_the_fake_device_frees_what_has_left(fake: FakeDevice) -
     assert [float(take()[7]) for take in reversed(held)] == [2.0, 1.0, 0.0]
 
 
-def test_the_fake_device_has_no_float64(fake: FakeDevice) -> None:
-    with pytest.raises(AssertionError, match="float64"):
-        torch.ones(3).double()
-    assert float(fake.exact_mean(torch.ones(3))) == 1.0
+def test_a_device_without_float64_trains_and_measures_a_loss() -> None:
+    spec = small_run()
+    kept = Trained(spec, "cpu", Activations.KEEP)
+    mb, tokens, payload = Microbatch(0, 3, 0), sample(spec)(0, 3, 0), _payload()
+    loss = kept.engines[2].evaluate(mb, 3, payload, tokens).read().result().loss
+    with on_fake_device(NarrowDevice):
+        with pytest.raises(AssertionError, match="float64"):
+            torch.ones(3).double()
+        other = Trained(spec, "cpu", Activations.KEEP)
+        found = other.engines[2].evaluate(mb, 3, payload, tokens).read().result().loss
+    assert found == pytest.approx(loss, rel=1e-5)
+    losses = [[made.loss for made in run.made if made.loss is not None] for run in (kept, other)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_a_device_without_bf16_refuses_a_run_that_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 _TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem, ChainError)
 """Errors of a fetch that prove nothing against a miner."""
-_NO_MEMORY: Final = "can't allocate memory"
-"""Torch's allocator for the CPU raises a plain RuntimeError with these words."""
+_NO_MEMORY: Final = ("can't allocate memory", "MPS backend out of memory")
+"""Torch's allocators for the CPU and for Apple's GPUs raise a plain RuntimeError with these words."""
 
 
 def is_condition(error: Exception) -> bool:
@@ -46,7 +46,7 @@ def is_condition(error: Exception) -> bool:
     if isinstance(error, OSError):
         return passing(error) is not None
     if isinstance(error, RuntimeError):
-        return isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY in str(error)
+        return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in _NO_MEMORY)
     return isinstance(error, (MemoryError, *_TRANSPORT))
 
 

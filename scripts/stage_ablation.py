@@ -22,8 +22,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from iota.compute import accumulate, compiled, engine, muon, output, polar, stage_pass, tokens
 from iota.compute.compiled import is_compiled
 from iota.compute.determinism import make_deterministic
+from iota.model import documents
 from iota.model.documents import plain_layer
-from iota.model.layer import Layer, OpenLayer, Saving, Tables, operand, sdpa
+from iota.model.layer import Attention, Layer, OpenLayer, Saving, Tables, operand, sdpa
 from iota.model.loss import cross_entropy
 from iota.model.stage import llama_config
 from iota.spec import ModelSpec, OptimizerKind, Precision
@@ -121,6 +122,16 @@ def _their_layer(model: ModelSpec, length: int, device: torch.device) -> OpenLay
     return opened
 
 
+def _one_mask(documents_BT: Tensor) -> Attention:
+    """Attention of whole sequences with a mask."""
+    mask_B1TT = (documents_BT[:, :, None] == documents_BT[:, None, :]).tril()[:, None]
+
+    def attention(q_BHTC: Tensor, k_BGTC: Tensor, v_BGTC: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q_BHTC, k_BGTC, v_BGTC, attn_mask=mask_B1TT, enable_gqa=True)
+
+    return attention
+
+
 def _whole_loss(normed_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
     logits_NV = F.linear(operand(normed_BTD).flatten(0, 1), operand(head_VD))
     return cross_entropy(logits_NV, labels_BT.flatten()).mean()
@@ -159,6 +170,10 @@ MEASURES: Final = {
     ),
     "our layer, but that of transformers, not compiled": Measure(
         _patched((stage_pass, "open_layer"), by=_their_layer), _whole_sequences
+    ),
+    "one document after another, but a mask": Measure(
+        _patched((documents, "attention_within"), by=_one_mask),
+        lambda case, device: case.documents > 0 and not is_compiled(device),
     ),
     "loss in chunks": Measure(
         _patched((stage_pass, "token_loss"), by=_whole_loss), lambda case, device: case.stage == "last"

@@ -26,6 +26,7 @@ from iota.model import documents
 from iota.model.documents import plain_layer
 from iota.model.layer import Attention, Layer, OpenLayer, Saving, Tables, operand, sdpa
 from iota.model.loss import cross_entropy
+from iota.model.presets import PRESETS
 from iota.model.stage import llama_config
 from iota.spec import ModelSpec, OptimizerKind, Precision
 
@@ -157,6 +158,10 @@ def _has_muon(case: Case, device: torch.device) -> bool:
     return case.optimizer is OptimizerKind.MUON
 
 
+def _splits(case: Case, device: torch.device) -> bool:
+    return _has_muon(case, device) and PRESETS[case.model].hidden_size >= polar._SPLIT_FROM
+
+
 def _whole_sequences(case: Case, device: torch.device) -> bool:
     return not case.documents
 
@@ -183,7 +188,7 @@ MEASURES: Final = {
         lambda case, device: case.precision is Precision.BF16_MASTER,
     ),
     "Muon in batches": Measure(_patched((muon, "_BATCH_BYTES"), (muon, "_CPU_BATCH_BYTES"), by=1), _has_muon),
-    "half of symmetric products": Measure(_patched((polar, "_SPLIT_FROM"), by=_NEVER), _has_muon),
+    "half of symmetric products": Measure(_patched((polar, "_SPLIT_FROM"), by=_NEVER), _splits),
     "finite checks by sums": Measure(
         _patched(*((module, "all_finite") for module in (accumulate, engine, stage_pass)), by=_each_finite)
     ),

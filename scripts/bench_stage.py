@@ -194,10 +194,10 @@ def main() -> None:
                 rows.append(measure(case, device, given.times, given.commit_every))
                 print(json.dumps(rows[-1], indent=2), flush=True)
             if given.ablate or given.smoke:
-                whole = replace(case, documents=0) if given.smoke else case
-                for row in ablations(whole, device, given.times):
-                    rows.append(row)
-                    print(json.dumps(row), flush=True)
+                for each in (case, replace(case, documents=0)) if given.smoke else (case,):
+                    for row in ablations(each, device, given.times):
+                        rows.append(row)
+                        print(json.dumps(row), flush=True)
     if given.json:
         made = {"device": device_class(device, given.threads), "rows": rows}
         given.json.write_text(json.dumps(made, indent=2) + "\n")

@@ -24,9 +24,11 @@ from iota.compute.compiled import is_compiled
 from iota.compute.cuda_device import Cuda
 from iota.compute.devices import device_of
 from iota.compute.output import DeviceOutput
+from iota.model import documents
 from iota.model.documents import plain_layer
-from iota.model.layer import Layer, OpenLayer, Saving, Tables, operand, sdpa
+from iota.model.layer import Attention, Layer, OpenLayer, Saving, Tables, operand, sdpa
 from iota.model.loss import cross_entropy
+from iota.model.presets import PRESETS
 from iota.reference.llama import llama_config
 from iota.spec import ModelSpec, OptimizerKind, Precision
 
@@ -124,6 +126,16 @@ def _their_layer(model: ModelSpec, length: int, device: torch.device) -> OpenLay
     return opened
 
 
+def _one_mask(documents_BT: Tensor) -> Attention:
+    """Attention of whole sequences with a mask."""
+    mask_B1TT = (documents_BT[:, :, None] == documents_BT[:, None, :]).tril()[:, None]
+
+    def attention(q_BHTC: Tensor, k_BGTC: Tensor, v_BGTC: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q_BHTC, k_BGTC, v_BGTC, attn_mask=mask_B1TT, enable_gqa=True)
+
+    return attention
+
+
 def _whole_loss(normed_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
     logits_NV = F.linear(operand(normed_BTD).flatten(0, 1), operand(head_VD))
     return cross_entropy(logits_NV, labels_BT.flatten()).mean()
@@ -159,6 +171,10 @@ def _has_muon(case: Case, device: torch.device) -> bool:
     return case.optimizer is OptimizerKind.MUON
 
 
+def _splits(case: Case, device: torch.device) -> bool:
+    return _has_muon(case, device) and PRESETS[case.model].hidden_size >= polar._SPLIT_FROM
+
+
 def _whole_sequences(case: Case, device: torch.device) -> bool:
     return not case.documents
 
@@ -173,6 +189,10 @@ MEASURES: Final = {
     "our layer, but that of transformers, not compiled": Measure(
         _patched((stage_pass, "open_layer"), by=_their_layer), _whole_sequences
     ),
+    "one document after another, but a mask": Measure(
+        _patched((documents, "attention_within"), by=_one_mask),
+        lambda case, device: case.documents > 0 and not is_compiled(device),
+    ),
     "loss in chunks": Measure(
         _patched((stage_pass, "token_loss"), by=_whole_loss), lambda case, device: case.stage == "last"
     ),
@@ -181,7 +201,7 @@ MEASURES: Final = {
         lambda case, device: case.precision is Precision.BF16_MASTER,
     ),
     "Muon in batches": Measure(_patched((muon, "polar_bytes"), by=lambda *size: _NEVER), _has_muon),
-    "half of symmetric products": Measure(_patched((polar, "_SPLIT_FROM"), by=_NEVER), _has_muon),
+    "half of symmetric products": Measure(_patched((polar, "_SPLIT_FROM"), by=_NEVER), _splits),
     "finite checks by sums": Measure(
         _patched(*((module, "checksum") for module in (accumulate, engine, stage_pass)), by=_each_finite)
     ),

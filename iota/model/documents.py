@@ -30,8 +30,8 @@ def plain_layer(documents_BT: Tensor | None) -> Layer:
 def attention_within(documents_BT: Tensor) -> Attention:
     """Causal attention of one document after another.
 
-    It takes no more memory than `sdpa`, and less time. A mask would be 256 MB in fp32 for 8,192 tokens, and
-    torch's kernels would take twice as long with it as without (docs/benchmarks.md).
+    It takes less time than `sdpa`, and the memory of its output once more. A mask would be 256 MB in fp32 for
+    8,192 tokens, and torch's kernels would take twice as long with it as without (docs/benchmarks.md).
     """
     lengths = _lengths(documents_BT)
 

@@ -81,17 +81,40 @@ def test_the_first_loss_is_that_of_the_transformers_model(
 ) -> None:
     model = save_llama(tmp_path / "llama", **kept)
     spec, stored = started(tmp_path / "llama", "boundary.codec=identity", "boundary.wire=fp32", *outer)
+    ids, found = first_loss(spec, stored)
+    with torch.no_grad():
+        logits = model(ids[:, :-1]).logits
+        expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    assert found == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_first_loss_with_masked_documents_is_that_of_the_transformers_model_with_a_mask(
+    tmp_path: Path,
+) -> None:
+    model = save_llama(tmp_path / "llama")
+    values = ("boundary.codec=identity", "boundary.wire=fp32", "data.mask_documents=true")
+    spec, stored = started(tmp_path / "llama", *values)
+    ids, found = first_loss(spec, stored)
+    inputs = ids[:, :-1]
+    documents = (inputs == spec.data.eos_id).cumsum(1)
+    assert int(documents.max()) > 1
+    same = documents[:, :, None] == documents[:, None, :]
+    mask = torch.zeros(same.shape).masked_fill_(~same.tril(), -torch.inf)[:, None]
+    with torch.no_grad():
+        logits = model(inputs, attention_mask=mask).logits
+        expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    assert found == pytest.approx(float(expected), abs=1e-6)
+
+
+def first_loss(spec: RunSpec, stored: dict[str, bytes]) -> tuple[torch.Tensor, float]:
+    """The token ids of a microbatch, and its loss in the pipeline."""
     first, last = (Engine(spec, stage) for stage in range(2))
     for engine, state in zip((first, last), start_states(spec, stored), strict=True):
         engine.load(state, version=0)
     tokens, mb = sample(spec)(0, 0, 0), Microbatch(0, 0, 0)
     found = last.loss(mb, 0, first.forward(mb, 0, None, tokens).payload, tokens).loss
-    ids = torch.from_numpy(tokens)
-    with torch.no_grad():
-        logits = model(ids[:, :-1]).logits
-        expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
     assert found is not None
-    assert float(found) == pytest.approx(float(expected), abs=1e-6)
+    return torch.from_numpy(tokens), float(found)
 
 
 def test_fresh_codecs_begin_as_in_a_run_from_the_seed(tmp_path: Path) -> None:

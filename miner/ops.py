@@ -70,7 +70,7 @@ class OpRunner:
     _bad: deque[Microbatch] = field(default_factory=deque)
     """Microbatches whose results were bad, for the engine to discard before the next op."""
     _free_s: float = 0.0
-    """When the device had ended the op before, in the recorder's thread. It begins no op earlier."""
+    """When the device had ended the op before, for the recorder. It begins no op earlier."""
 
     def __post_init__(self) -> None:
         room = self.snapshot_bytes
@@ -128,12 +128,13 @@ class OpRunner:
         work = inputs[op.step, op.microbatch]
         started = self._now()
         made = self._compute(op.kind, mb, op.version, work, recompute=not op.send_forward).read()
+        launched = self._now()
         gradient = work.gradient if op.kind is OpKind.BACKWARD else None
         used = tuple(f.signed_header for f in (work.stage_input, gradient) if f is not None)
 
         def record() -> OutgoingFrame | None:
             try:
-                return self._record(op, made, started, used, receiver)
+                return self._record(op, made, (started, launched), used, receiver)
             except BadValueError:
                 self._bad.append(mb)
                 raise
@@ -144,15 +145,15 @@ class OpRunner:
         self,
         op: Op,
         made: ReadBack[Output],
-        started: float,
+        launch: tuple[float, float],
         used: tuple[SignedHeader, ...],
         receiver: str | None,
     ) -> OutgoingFrame | None:
-        """Write frame and receipt of an op on a microbatch."""
+        """Write frame and receipt of an op on a microbatch; `launch` is when its launch began and ended."""
         output = made.result()
         if output.loss is not None and output.loss > MAX_LOSS:
             raise BadValueError(f"a loss of {output.loss:g} nats a token")
-        times = self._times(started)
+        times = self._times(*launch)
         if op.kind is OpKind.LOSS and output.loss is not None:
             self.activity.loss_sum += output.loss
             self.activity.losses += 1
@@ -166,9 +167,13 @@ class OpRunner:
         self.activity.serialise_s += time.perf_counter() - clock
         return frame
 
-    def _times(self, started: float) -> dict[str, float]:
-        """`started` and `ended` of the receipt of an op that was launched at `started` and has ended now."""
-        begun, self._free_s = max(started, self._free_s), self._now()
+    def _times(self, started: float, launched: float) -> dict[str, float]:
+        """`started` and `ended` of the receipt of an op, whose result is on the host now.
+
+        Its launch took from `started` to `launched`; a CPU has then computed it.
+        """
+        ended = launched if self.engine.device.type == "cpu" else self._now()
+        begun, self._free_s = max(started, self._free_s), ended
         self.activity.compute_s += self._free_s - begun
         return {"started": begun, "ended": self._free_s}
 
@@ -209,20 +214,24 @@ class OpRunner:
             result = self.engine.step(op.step, len(op.counted), op.learning_rate)
         except BadValueError as error:
             raise _went_bad(op, error) from error
-        made, commitment = result.read(), None
+        made, launched, commitment = result.read(), self._now(), None
         if self.spec.is_committed(result.version, self._joined):
             commitment = self.committer.give(op.epoch, result.version, self.engine.copy_state)
-        return self.recorder.record(lambda: self._record_step(op, made, started, commitment))
+        return self.recorder.record(lambda: self._record_step(op, made, (started, launched), commitment))
 
     def _record_step(
-        self, op: Op, made: ReadBack[StepOutput], started: float, commitment: Future[Committed] | None
+        self,
+        op: Op,
+        made: ReadBack[StepOutput],
+        launch: tuple[float, float],
+        commitment: Future[Committed] | None,
     ) -> None:
         """Write the receipt of a STEP. The COMMIT of its version may be written after it."""
         try:
             result = made.result()
         except BadValueError as error:
             raise _went_bad(op, error) from error
-        times, clock = self._times(started), time.perf_counter()
+        times, clock = self._times(*launch), time.perf_counter()
         update = StepUpdate(
             gradient_norm=result.gradient_norm,
             counted=counted_digest(op.counted),

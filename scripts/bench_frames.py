@@ -2,7 +2,7 @@
 
 One process plays a middle stage with the miner's own code: the engine, the op runner (frame, receipt,
 disk) and the object client, against an embedded store in a process of its own. For each microbatch it
-receives and sends one frame forwards and one backwards, one after the other in one thread, so that the
+receives and sends one frame forwards and one backwards, one after the other, and waits for each, so that a
 thread's CPU time is the cost of each part; what waits (the disk's flush, the store) costs none. The stages
 before and after are played too and not counted.
 

@@ -27,7 +27,7 @@ from iota.compute.devices import device_of
 from iota.compute.engine import Engine
 from iota.compute.host_copy import HostCopy
 from iota.compute.optim import InnerOptimizer
-from iota.compute.output import DeviceOutput, ReadBack
+from iota.compute.output import DeviceOutput, DeviceStep
 from iota.compute.precision import autocast
 from iota.compute.state import StageState, save_state
 from iota.model.layout import run_shapes, stage_flops
@@ -40,6 +40,8 @@ from iota.spec import OptimizerKind, Precision, RunSpec
 
 PEAKS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """bf16 dense FLOP/s by a part of the device's name, as the maker states them."""
+MAX_UNRECORDED: Final = 2
+"""Ops that a miner has started and not recorded, at most."""
 STAGES: Final = {"first": 0, "middle": 1, "last": 2}
 """Stages of a pipeline of three."""
 
@@ -103,7 +105,8 @@ class StageRun:
         if (eos := self.spec.data.eos_id) is not None:
             self._tokens[generator.random(shape) < 1 / case.documents] = eos
         self._step = 0
-        self._reading: ReadBack[Any] | None = None
+        self._recorder = ThreadPoolExecutor(1)
+        self._unrecorded: deque[Future[object]] = deque()
 
     @property
     def flops(self) -> int:
@@ -124,8 +127,10 @@ class StageRun:
             self._read(self.engine.backward(Microbatch(0, self._step, index), self._step, self._payload))
 
     def update(self) -> None:
-        """STEP."""
-        self.engine.step(self._step, self.case.microbatches, self.spec.optimizer.lr)
+        """STEP. It waits for the results of the ops that it counts, as a miner's schedule does."""
+        while self._unrecorded:
+            self._unrecorded.popleft().result()
+        self._read(self.engine.step(self._step, self.case.microbatches, self.spec.optimizer.lr))
         self._step += 1
 
     def step(self) -> None:
@@ -140,11 +145,11 @@ class StageRun:
             self.backward(flying.popleft())
         self.update()
 
-    def _read(self, made: DeviceOutput) -> None:
-        """Start reading a result, and wait for the one before: the device is never without work."""
-        before, self._reading = self._reading, made.read()
-        if before is not None:
-            before.result()
+    def _read(self, made: DeviceOutput | DeviceStep) -> None:
+        """Have a result read and hashed beside the device, which is never without work."""
+        if len(self._unrecorded) == MAX_UNRECORDED:
+            self._unrecorded.popleft().result()
+        self._unrecorded.append(self._recorder.submit(made.read().result))
 
 
 def random_weights(spec: RunSpec, stage: int, device: torch.device) -> Iterator[tuple[str, Tensor]]:

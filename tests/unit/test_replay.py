@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from iota.compute.rounding import Rounding
 from iota.compute.state import StageState, state_bytes
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
@@ -46,14 +45,12 @@ def honest(
     device: str = DEVICE,
     precision: str = "fp32",
     momentum: float = 0.0,
-    moments: str = "fp32",
-    sums: str = "fp32",
 ) -> World:
     """Trained once for all tests; nobody changes it."""
     spec = small_run(
         precision=precision,
         schedule={"pipeline": pipeline},
-        optimizer={"kind": optimizer, "state": "carry", "moments": moments, "gradient_sums": sums},
+        optimizer={"kind": optimizer, "state": "carry"},
         outer={"momentum": momentum, "momentum_warmup": 0},
         audit=OFTEN,
     )
@@ -152,40 +149,6 @@ async def test_bf16_weights_are_replayed_with_their_roundings(
         seq = next(iter(bench.sealed.auditable(miner.hotkey))).seq
         result = await bench.audit(miner.stage, AuditKind.OP, step=0, seq=seq)
         assert result.outcome is Outcome.PASS, result
-
-
-@pytest.mark.parametrize("device", [DEVICE, OTHER])
-@pytest.mark.parametrize("moments", ["bf16", "int8"])
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-async def test_small_moments_and_sums_are_replayed_with_their_roundings(
-    optimizer: str, moments: str, device: str, open_bench: Open
-) -> None:
-    """To the bit, or within the bounds, also with moments that were carried over."""
-    world = honest("delayed", 2, optimizer, device, "bf16-sr", 0.9, moments, "bf16")
-    bench = await open_bench(world, 1)
-    for miner in bench.world.miners:
-        assert await bench.check(miner.stage) is None
-        for step in (0, 2):
-            result = await bench.audit(miner.stage, AuditKind.SEGMENT, step=step)
-            assert result.outcome is Outcome.PASS, result
-            declared = f"declared/0.01/bf16-sr/{optimizer}/{moments}-moments/bf16-sums"
-            assert result.profile == ("exact" if device == DEVICE else declared)
-
-
-@pytest.mark.parametrize("form", [{"moments": "int8"}, {"gradient_sums": "bf16"}])
-async def test_who_rounds_moments_or_sums_to_the_nearest_fails_its_segment(
-    form: dict[str, str], open_bench: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def half(self: Rounding, name: str, piece: slice, device: torch.device) -> torch.Tensor:
-        return torch.full((piece.stop - piece.start,), 1 << 15, dtype=torch.int32)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Rounding, "bits", half)
-        world = World(small_run(optimizer=form, audit=OFTEN))
-        world.train()
-    bench = await open_bench(world)
-    result = await bench.audit(1, AuditKind.SEGMENT, step=0)
-    assert result.outcome is Outcome.FAIL
 
 
 async def test_who_rounds_weights_to_the_nearest_fails_its_segment(

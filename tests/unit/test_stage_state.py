@@ -123,7 +123,7 @@ def test_a_state_with_small_moments_goes_on_from_its_file_to_the_bit(
 @pytest.mark.parametrize(("written", "read"), [("fp32", "int8"), ("bf16", "int8"), ("int8", "fp32")])
 def test_a_state_with_moments_of_another_format_is_refused(written: str, read: str) -> None:
     data = state_bytes(stepped(small_spec(optimizer=SMALL | {"moments": written}), 1))
-    with pytest.raises(StateError, match="other tensors|is not"):
+    with pytest.raises(StateError, match=r"other tensors|is not"):
         load_state(data, small_spec(optimizer=SMALL | {"moments": read}), 1)
 
 
@@ -133,7 +133,7 @@ def test_scales_that_are_not_in_order_are_refused(bad: float) -> None:
     spec = small_spec(optimizer=SMALL)
     state = stepped(spec, 1)
     state.moments["exp_avg_sq_scale.head.weight"][0] = bad
-    with pytest.raises(StateError, match="exp_avg_sq_scale.head.weight"):
+    with pytest.raises(StateError, match=r"exp_avg_sq_scale\.head"):
         load_state(state_bytes(state), spec, 1)
 
 

@@ -40,11 +40,10 @@ from iota.model.audit_rates import COMPUTE_BUDGET, rates_within, segment_steps
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
 from iota.planning.audits import audit_costs, segments_until, step_seconds
+from iota.planning.needs import STATE_COPIES
 from iota.settings import Activations
 from iota.spec import OptimizerKind, Precision, RunSpec
 
-COPIES: Final = 2
-"""Copies of a state at once: one is hashed and written while the next one is taken."""
 CHANCE: Final = 0.99
 RARE: Final = 0.1
 
@@ -117,7 +116,7 @@ def measure(
                 "cost": round(step_s / alone - 1, 4),
                 "busy": round(statistics.median(each.busy for each in found[every]), 3),
                 "written_mb": round(state / every / 1e6, 2),
-                "copies_mb": round(COPIES * state / 1e6, 2),
+                "copies_mb": round(STATE_COPIES * state / 1e6, 2),
             }
         )
     return rows
@@ -136,6 +135,7 @@ def epoch(run: StageRun, every: int, steps: int) -> Measured:
             if every and (step % every == 0 or step == steps):
                 commits.commit()
         commits.wait()
+        commits.close()
         taken = time.perf_counter() - begun
         snapshot = Path(folder) / "snapshot"
         size = snapshot.stat().st_size if every else 0

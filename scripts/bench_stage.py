@@ -139,6 +139,7 @@ def committed(run: StageRun, device: torch.device, every: int, alone_s: float) -
 
         step_s = seconds(device, steps, 2, 0) / every
         commits.wait()
+        commits.close()
         size = (Path(folder) / "snapshot").stat().st_size
     return {
         "every": every,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -211,6 +211,10 @@ class Commits:
         """Wait for all commitments."""
         if self._last is not None:
             self._last.result()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.close()
 
     def _copy(self) -> HostCopy:
         clock = time.perf_counter()

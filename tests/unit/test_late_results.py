@@ -143,7 +143,7 @@ def test_a_step_that_made_bad_weights_loses_the_state_and_nothing_is_recorded_af
     assert ends(replica, replica.step(0, 0)) == ["done"]
     before = replica.receipts
     with monkeypatch.context() as faulty:
-        faulty.setattr("torch.nn.utils.get_total_norm", lambda _: torch.tensor(math.nan))
+        faulty.setattr("iota.compute.clip._norm", lambda _: torch.tensor(math.nan))
         last = replica.step(1, 0)
     merge = replica.runner.recorder.record(lambda: replica.log.append({}))
     assert ends(replica, last, merge) == ["StateLost"] * 2

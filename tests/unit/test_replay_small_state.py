@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import torch
+from torch import Tensor
 
-from iota.compute.rounding import Rounding
 from iota.protocol.messages import AuditKind, Outcome
 from tests.support import audit_benches as benches
 from tests.support.audit_benches import Open
@@ -52,11 +52,11 @@ async def test_small_moments_and_sums_are_replayed_with_their_roundings(
 async def test_who_rounds_moments_or_sums_to_the_nearest_fails_its_segment(
     form: dict[str, str], open_bench: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(self: Rounding, name: str, piece: slice, device: torch.device) -> torch.Tensor:
-        return torch.full((piece.stop - piece.start,), 1 << 15, dtype=torch.int32)
+    def half(index_N: Tensor, a: int | Tensor, b: int | Tensor) -> Tensor:
+        return torch.full_like(index_N, 1 << 15)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Rounding, "bits", half)
+        patched.setattr("iota.compute.rounding.random_bits", half)
         world = World(small_run(optimizer=form, audit=OFTEN))
         world.train()
     bench = await open_bench(world)

@@ -7,14 +7,14 @@ snapshot. The receipt is then written where all receipts are: in the recorder's 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
 
 from iota.compute.commitment import commitment
+from iota.compute.copy_thread import CopyThread
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, save_state
 from iota.objects import snapshot_bytes
@@ -23,13 +23,6 @@ from iota.spec import RunSpec
 from miner.disk import MinerDisk
 
 log = logging.getLogger(__name__)
-
-COPIES: Final = 2
-"""Copies of a state in memory at the same time: one is hashed and written while the next one is taken."""
-
-
-class CommitterClosed(Exception):
-    """The life of the replica has ended."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +49,7 @@ class Committer:
     ) -> None:
         """`room` (bytes of disk) bounds the snapshots; None: what there is. `now` gives Unix seconds."""
         self._spec, self._stage, self._disk, self._room, self._now = spec, stage, disk, room, now
-        self._free = threading.Semaphore(COPIES)
-        self._closing = threading.Lock()
-        self._closed = False
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="committer")
-        self._copies: deque[HostCopy] = deque()
+        self._thread = CopyThread("committer")
         self._expected: deque[tuple[Future[Committed], Receipt | None]] = deque()
         self.newest: Future[Committed] | None = None
         """The commitment that is expected last; when it is complete, those before it are."""
@@ -72,18 +61,11 @@ class Committer:
         copy: Callable[[], HostCopy],
         beginning: Beginning | None = None,
     ) -> Future[Committed]:
-        """Commit to the state of which `copy` starts a copy. Waits first while there are `COPIES` copies.
+        """Commit to the state of which `copy` starts a copy; it waits and raises as `CopyThread.give`.
 
-        `beginning` is what a life shows at its first version. Raises CommitterClosed, also while it waits.
+        `beginning` is what a life shows at its first version.
         """
-        self._free.acquire()
-        with self._closing:
-            if self._closed:
-                raise CommitterClosed
-            self._copies.append(copy())
-            made = self._pool.submit(self._commit, epoch, version, beginning)
-        made.add_done_callback(lambda _: self._free.release())
-        return made
+        return self._thread.give(copy, partial(self._commit, epoch, version, beginning))
 
     def expect(self, made: Future[Committed], earlier: Receipt | None) -> None:
         """Have `take` give this commitment, with the receipt of an earlier process for it, if there is."""
@@ -103,23 +85,13 @@ class Committer:
 
     def close(self) -> None:
         """Finish the commitment in work, discard the others and their copies, and end the thread."""
-        with self._closing:
-            self._closed = True
-        self._free.release()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._copies.clear()
+        self._thread.close()
 
-    def _commit(self, epoch: int, version: int, beginning: Beginning | None) -> Committed:
-        state = self._copies.popleft().result()
-        try:
-            started = self._now()
-            made = commitment(state, self._spec.outer.part_elements, beginning)
-            ended = self._now()
-            self._keep(epoch, version, state, made)
-        except OSError as error:
-            raise error.with_traceback(None) from None  # its frames would keep the copy
-        finally:
-            del state
+    def _commit(self, epoch: int, version: int, beginning: Beginning | None, state: StageState) -> Committed:
+        started = self._now()
+        made = commitment(state, self._spec.outer.part_elements, beginning)
+        ended = self._now()
+        self._keep(epoch, version, state, made)
         return Committed(epoch, version, made, started, ended)
 
     def _keep(self, epoch: int, version: int, state: StageState, made: Commitment) -> None:

@@ -41,8 +41,7 @@ class DeviceThread:
 
 def measured_flops(device: str, threads: int) -> float:
     """FLOP/s of an fp32 matrix product on `device`. Takes a few hundredths of a second."""
-    if device == "cpu":
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     x = torch.randn(_WIDTH, _WIDTH, device=device)
     best = float("inf")
     for _ in range(_REPEATS):

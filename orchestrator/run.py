@@ -15,7 +15,7 @@ from iota.console.redaction import without_secrets
 from iota.console.version import versions_line
 from iota.console.watch import Watch
 from iota.data.manifest import DataError, Manifest, parse_manifest
-from iota.data.passes import check_heldout, check_passes
+from iota.data.passes import check_data, check_passes
 from iota.http.server import check_port
 from iota.identity.keys import load_hotkey
 from iota.objects import largest_object, start_key
@@ -53,7 +53,7 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
     spec = read_spec(_needed(settings.spec, "--spec"))
     boundary_width(spec)  # raises for a codec that is unknown, or does not fit the model
     manifest, described = _load_manifest(_needed(settings.manifest, "--manifest"), spec)
-    check_heldout(spec, described)
+    check_data(spec, described)
     passes = check_passes(spec, described, settings.max_passes)
     journal_path = _needed(settings.journal, "--journal")
     hotkey = load_hotkey(settings.wallet_name, settings.wallet_hotkey, settings.wallet_path)

@@ -13,7 +13,11 @@ same inputs. How to read the JSON, a row a case:
     peak_gb, planned_gb   most memory of the device, and what `iota plan` says of it
     commits      the same steps with a state commitment and a synced snapshot every so many
 
+With --ablate a row is a measure for speed (`stage_ablation.py`), without which `off_s` is a step's time.
+
     python scripts/bench_stage.py                               # `small` on the CPU, all three stages
+    python scripts/bench_stage.py --ablate
+    python scripts/bench_stage.py --stage middle --tokens 8192 --documents 1024
     python scripts/bench_stage.py --smoke
     python scripts/bench_stage.py --device cuda --model orion-100b --layers 3 --tokens 8192
 """
@@ -25,15 +29,18 @@ import gc
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from stage_runs import STAGES, Case, Commits, Plain, StageRun, peak_flops, seconds, synchronize
+from stage_ablation import ablations
+from stage_runs import STAGES, Case, Commits, Plain, StageRun, peak_flops, seconds
 from torch.profiler import ProfilerActivity, profile
 
 from iota.compute.determinism import device_class
+from iota.compute.devices import device_of
 from iota.model.presets import PRESETS
 from iota.planning.needs import stage_needs
 from iota.settings import Activations
@@ -56,13 +63,15 @@ ELEMENTWISE: Final = "elementwise"
 
 def shares(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
     """Shares of the device's own time by kind of kernel, for a call that was made before."""
-    cuda = device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as found:
+    kinds = ProfilerActivity.__members__
+    activity = kinds.get(device.type.upper(), ProfilerActivity.CPU)
+    on_host = activity is ProfilerActivity.CPU
+    with profile(activities=[activity]) as found:
         work()
-        synchronize(device)
+        device_of(device).synchronize()
     spent: dict[str, float] = {}
     for event in found.key_averages():
-        own = event.self_device_time_total if cuda else event.self_cpu_time_total
+        own = event.self_cpu_time_total if on_host else event.self_device_time_total
         kind = next((k for k, parts in _KINDS if any(p in event.key.lower() for p in parts)), ELEMENTWISE)
         spent[kind] = spent.get(kind, 0.0) + own
     total = sum(spent.values())
@@ -71,8 +80,7 @@ def shares(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
 
 def measure(case: Case, device: torch.device, times: int, commit_every: int | None) -> dict[str, Any]:
     """The figures of one case."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    device_of(device).begin_peak()
     run, peak = StageRun(case, device), peak_flops(device)
     step_s = seconds(device, run.step, times)
     row: dict[str, Any] = {
@@ -84,8 +92,8 @@ def measure(case: Case, device: torch.device, times: int, commit_every: int | No
     }
     if peak is not None:
         row["mfu"] = round(run.flops / step_s / peak, 4)
-    if device.type == "cuda":
-        row["peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+    if (most := device_of(device).peak_bytes()) is not None:
+        row["peak_gb"] = round(most / 1e9, 2)
         row["planned_gb"] = round(stage_needs(run.spec, case.number).memory / 1e9, 2)
     if commit_every is not None:
         row["commits"] = committed(run, device, commit_every, step_s)
@@ -161,12 +169,17 @@ def main() -> None:
     parser.add_argument(
         "--activations", choices=list(Activations), action="append", help="may be given again"
     )
+    parser.add_argument(
+        "--documents", type=int, default=0, help="mean tokens of a document, to which attention is masked"
+    )
+    parser.add_argument("--ablate", action="store_true", help="switch each measure off, one at a time")
     parser.add_argument("--commit-every", type=int, help="measure commitments too")
     parser.add_argument("--times", type=int, default=3, help="steps that are timed")
     parser.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args()
     if given.smoke:
         given.model, given.tokens, given.times, given.microbatches, given.commit_every = "tiny", 64, 1, 2, 1
+        given.documents = 16
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     rows = []
@@ -175,10 +188,16 @@ def main() -> None:
             case = Case(
                 given.model, stage, given.layers, given.tokens, given.microbatches,
                 OptimizerKind(given.optimizer), Precision(given.precision), Activations(activations),
-                given.in_flight,
+                given.in_flight, documents=given.documents,
             )  # fmt: skip
-            rows.append(measure(case, device, given.times, given.commit_every))
-            print(json.dumps(rows[-1], indent=2), flush=True)
+            if not given.ablate or given.smoke:
+                rows.append(measure(case, device, given.times, given.commit_every))
+                print(json.dumps(rows[-1], indent=2), flush=True)
+            if given.ablate or given.smoke:
+                whole = replace(case, documents=0) if given.smoke else case
+                for row in ablations(whole, device, given.times):
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
     if given.json:
         made = {"device": device_class(device, given.threads), "rows": rows}
         given.json.write_text(json.dumps(made, indent=2) + "\n")

@@ -86,16 +86,16 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(1)
+    import stage_checks
     import torch
 
-    if given.device.startswith("cuda") and not torch.cuda.is_available():
-        print(
-            "torch finds no CUDA device: give --device cpu, or install a build of torch for it",
-            file=sys.stderr,
-        )
-        raise SystemExit(1)
-    import stage_checks
+    from iota.compute.devices import resolve_device
 
+    try:
+        resolve_device(given.device)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
     from iota.compute.determinism import device_class
 
     report = Report(given.json, device_class(given.device, torch.get_num_threads()))

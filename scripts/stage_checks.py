@@ -17,6 +17,7 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire, encode_wire
 from iota.compute import Microbatch
 from iota.compute.compiled import is_compiled
+from iota.compute.devices import device_of
 from iota.compute.engine import Engine
 from iota.compute.fingerprint import fingerprint
 from iota.compute.output import DeviceOutput
@@ -45,19 +46,22 @@ def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
         for stage in STAGES:
             case = replace(_SMALL, precision=precision, stage=stage)
             found[f"numerics: {precision} {stage}"] = partial(numerics, case, device)
+        case = replace(_SMALL, precision=precision, documents=100)
+        found[f"numerics: {precision} documents"] = partial(numerics, case, device)
     for optimizer in OptimizerKind:
         case = replace(_SMALL, optimizer=optimizer)
         found[f"numerics: fingerprint {optimizer}"] = partial(repeated_fingerprint, case, device)
     orion = replace(_SMALL, model="tiny", tokens=64) if smoke else _ORION
     for policy in POLICIES:
         case = replace(orion, activations=policy, in_flight=2)
-        if device.type == "cuda":
+        if device_of(device).own_bytes() is not None:
             found[f"memory: {policy}"] = partial(memory, case, device)
         found[f"speed: middle {policy}"] = partial(speed, case, device)
     for stage in ("first", "last"):
         case = replace(orion, stage=stage, layers=1)
         found[f"speed: {stage}"] = partial(speed, case, device)
     case = replace(orion, layers=1)
+    found["speed: documents"] = partial(speed, replace(case, documents=orion.tokens // 8), device)
     found["speed: commits"] = partial(speed, case, device, commit_every=5)
     return found
 
@@ -88,7 +92,10 @@ def outputs(case: Case, device: torch.device) -> Iterator[Tensor]:
     weights = dict(random_weights(spec, stage, torch.device("cpu")))
     engine = Engine(spec, stage, device=device, activations=case.activations)
     engine.load(StageState(weights), version=0)
-    tokens = torch.randint(spec.model.vocab_size, (1, case.tokens + 1)).numpy()
+    ids = torch.randint(spec.model.vocab_size, (1, case.tokens + 1))
+    if spec.data.eos_id is not None:
+        ids[:, :: case.documents] = spec.data.eos_id
+    tokens = ids.numpy()
     payload = encode_wire(torch.randn(payload_shape(spec)), spec.boundary.wire)
     first, last = stage == 0, stage == spec.last_stage
 
@@ -124,10 +131,13 @@ def memory(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
     """The most memory of two steps against the plan's."""
     clean(device)
     run = StageRun(case, device)
-    torch.cuda.reset_peak_memory_stats(device)
+    on = device_of(device)
+    on.begin_peak()
     run.step()
     run.step()
-    peak = torch.cuda.max_memory_allocated(device)
+    peak = on.peak_bytes()
+    if peak is None:
+        return True, {"peak_gb": "not measured on this kind of device"}
     needs = stage_needs(run.spec, case.number, compiled=is_compiled(device))
     kept = needs.kept[case.activations]
     planned = needs.memory_of(case.activations) + (case.in_flight - needs.graphs) * kept.graph
@@ -144,5 +154,4 @@ def speed(case: Case, device: torch.device, commit_every: int | None = None) -> 
 def clean(device: torch.device) -> None:
     """Give back the memory of the check before."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    device_of(device).release()

@@ -22,6 +22,8 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute import Microbatch
 from iota.compute.commitment import commitment
+from iota.compute.copy_thread import CopyThread
+from iota.compute.devices import device_of
 from iota.compute.engine import Engine
 from iota.compute.host_copy import HostCopy
 from iota.compute.optim import InnerOptimizer
@@ -31,8 +33,8 @@ from iota.compute.state import StageState, save_state
 from iota.model.layout import run_shapes, stage_flops
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
-from iota.model.stage import llama_config
 from iota.model.weight_dtype import weight_dtype
+from iota.reference.llama import llama_config
 from iota.settings import Activations
 from iota.spec import OptimizerKind, Precision, RunSpec
 
@@ -62,6 +64,8 @@ class Case:
     """Microbatches between their forward and their backward."""
     vocabulary: int | None = None
     """None: the preset's."""
+    documents: int = 0
+    """Mean tokens of a document, which attention does not leave; 0: documents are not masked."""
 
     @property
     def number(self) -> int:
@@ -76,7 +80,7 @@ class Case:
         given = {
             "model": {**model.model_dump(), "vocab_size": vocabulary, "layers": sum(cuts)},
             "layout": {"cuts": cuts, "replicas": 1},
-            "data": {"sequences": 1, "sequence_length": self.tokens},
+            "data": {"sequences": 1, "sequence_length": self.tokens, "mask_documents": self.documents > 0},
             "schedule": {"pipeline": "sync", "microbatches": self.microbatches, "heldout": 0},
             "optimizer": {"kind": self.optimizer},
             "precision": self.precision,
@@ -97,7 +101,9 @@ class StageRun:
         self._payload = encode_wire(values, self.spec.boundary.wire).cpu()
         generator = np.random.default_rng(0)
         shape = (1, case.tokens + 1)
-        self._tokens = generator.integers(0, self.spec.model.vocab_size, shape).astype(np.int32)
+        self._tokens = generator.integers(1, self.spec.model.vocab_size, shape).astype(np.int32)
+        if (eos := self.spec.data.eos_id) is not None:
+            self._tokens[generator.random(shape) < 1 / case.documents] = eos
         self._step = 0
         self._recorder = ThreadPoolExecutor(1)
         self._unrecorded: deque[Future[object]] = deque()
@@ -187,31 +193,32 @@ class Plain:
 
 
 class Commits:
-    """State commitments and snapshots in a thread of their own, as a miner's committer makes them."""
+    """State commitments and snapshots, as a miner's committer makes them."""
 
     def __init__(self, run: StageRun, folder: Path) -> None:
         self._run, self._folder = run, folder
-        self._pool = ThreadPoolExecutor(1)
+        self._thread = CopyThread("committer")
         self._last: Future[None] | None = None
         self.hash_s = self.write_s = self.copy_s = self.wait_s = 0.0
 
     def commit(self) -> None:
-        """Start a commitment to the newest state; waits for the one before."""
-        clock = time.perf_counter()
-        self.wait()
-        self.wait_s += time.perf_counter() - clock
-        clock = time.perf_counter()
-        copy = self._run.engine.copy_state()
-        self.copy_s += time.perf_counter() - clock
-        self._last = self._pool.submit(self._make, copy)
+        """Start a commitment to the newest state; waits while there are two copies."""
+        clock, before = time.perf_counter(), self.copy_s
+        self._last = self._thread.give(self._copy, self._make)
+        self.wait_s += time.perf_counter() - clock - (self.copy_s - before)
 
     def wait(self) -> None:
-        """Wait for the commitment in work."""
+        """Wait for all commitments."""
         if self._last is not None:
             self._last.result()
 
-    def _make(self, copy: HostCopy) -> None:
-        state = copy.result()
+    def _copy(self) -> HostCopy:
+        clock = time.perf_counter()
+        copy = self._run.engine.copy_state()
+        self.copy_s += time.perf_counter() - clock
+        return copy
+
+    def _make(self, state: StageState) -> None:
         clock = time.perf_counter()
         made = commitment(state, self._run.spec.outer.part_elements)
         self.hash_s += time.perf_counter() - clock
@@ -220,27 +227,19 @@ class Commits:
         self.write_s += time.perf_counter() - clock
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for all work of a device."""
-    if device.type != "cpu":
-        torch.get_device_module(device.type).synchronize(device)
-
-
 def seconds(device: torch.device, work: Callable[[], Any], times: int, warm: int = 1) -> float:
     """Mean seconds of a call, after `warm` calls, with all its work on the device."""
     for _ in range(warm):
         work()
-    synchronize(device)
+    device_of(device).synchronize()
     start = time.perf_counter()
     for _ in range(times):
         work()
-    synchronize(device)
+    device_of(device).synchronize()
     return (time.perf_counter() - start) / times
 
 
 def peak_flops(device: torch.device) -> float | None:
     """bf16 dense FLOP/s of a GPU that `PEAKS` knows."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
+    name = device_of(device).name
     return next((peak for part, peak in PEAKS.items() if part in name), None)

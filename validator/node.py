@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+import torch
 
 from iota.chain import Chain
 from iota.client.conversation import Conversation
 from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun, new_session
 from iota.client.run_objects import RunObjects
+from iota.compute.compiled import is_compiled
 from iota.compute.determinism import device_class
+from iota.compute.devices import card_bytes, check_dtypes
 from iota.console.counts import counted
 from iota.console.lasting import lasting
 from iota.console.watch import Watch
@@ -24,6 +27,8 @@ from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
 from iota.identity.keys import Hotkey
+from iota.planning import Machine
+from iota.planning.replays import unreplayable
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     Capabilities,
@@ -107,7 +112,10 @@ class ValidatorNode:
         self._client, self._objects = client, objects
         self._chain = SubnetChain(chain, netuid, hotkey.ss58)
         running_s = time.time() - psutil.Process().create_time()
-        self._budget = Budget(options.compute_share, already_s=max(0.0, running_s))
+        self._card = card_bytes(options.replay.device)
+        self._budget = Budget(
+            options.compute_share, already_s=max(0.0, running_s), accelerator=self._card is not None
+        )
         self._conversation: Conversation | None = None
         """Open while this validator is a member; weights are reported in it."""
         self._told_plan = -1
@@ -126,6 +134,7 @@ class ValidatorNode:
         """One run of the orchestrator's. Raises what `run` outlasts while no weights could be set yet."""
         info = await self._client.run()
         spec, folder = info.spec, self._options.data_dir / info.run[:16]
+        self._check(spec)
         worker = Worker(self._budget)
         try:
             with Database(folder, info.run, self._hotkey.ss58) as database:
@@ -149,6 +158,14 @@ class ValidatorNode:
                     await self._watch.persevere(lambda: self._take_part(parts))
         finally:
             await asyncio.to_thread(worker.close)
+
+    def _check(self, spec: RunSpec) -> None:
+        """Raises ValueError if this machine can never replay a stage of the run."""
+        device = torch.device(self._options.replay.device)
+        check_dtypes(spec, device)
+        machine = Machine.whole(self._options.data_dir, self._card)
+        if short := unreplayable(spec, machine, compiled=is_compiled(device)):
+            raise ValueError("; ".join(short))
 
     async def _take_part(self, parts: _Parts) -> None:
         """One membership: from the join to the end of the run and the last weights."""

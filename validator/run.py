@@ -9,6 +9,8 @@ import torch
 
 from iota.chain import open_chain
 from iota.client.node_clients import open_clients
+from iota.compute.determinism import device_class
+from iota.compute.devices import resolve_device
 from iota.console.redaction import without_secrets
 from iota.console.signals import run_until_stopped
 from iota.console.version import versions_line
@@ -29,6 +31,7 @@ async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> N
     Raises ValueError for what the operator can fix, ConditionStands for what did not pass by its end.
     """
     watch = watch or Watch()
+    device = resolve_device(settings.device)
     cores = os.cpu_count() or 1
     threads = settings.threads or 1
     torch.set_num_threads(threads)
@@ -36,6 +39,7 @@ async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> N
         data_dir=settings.data_dir,
         compute_share=settings.compute_share,
         replay=ReplayOptions(
+            device=device,
             threads=threads,
             max_threads=max(cores, threads),
             profiles=None if settings.profiles is None else read_profiles(settings.profiles),
@@ -50,6 +54,7 @@ async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> N
         ):
             validator = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid, watch)
             log.info("validator %s: %s", hotkey.ss58, versions_line())
+            log.info("it replays on %s", device_class(device, threads))
             log.info("asking %s for its run", without_secrets(settings.orchestrator))
             if not await run_until_stopped(validator.run()):
                 log.info("stopped; start again with the same data directory to go on")

@@ -43,7 +43,7 @@ RETRY_FOR_S = 30.0
 @app.command(epilog=SOURCES)
 @with_flags(
     NodeSettings,
-    only=("orchestrator_hotkey", *CHAIN),
+    only=("orchestrator_hotkey", "device", *CHAIN),
     unset={**_NO_CHAIN, "orchestrator_hotkey": "the one that the file names, which is then assumed"},
 )
 def verify(
@@ -112,12 +112,13 @@ def _repeat(file: Path, data: Path | None, flags: dict[str, Any]) -> None:
     """Repeat the verdict of a bundle. Raises WorkFailed where it does not come out the same."""
     import os
 
+    from iota.compute.devices import resolve_device
     from validator.audits.replay import ReplayOptions
     from validator.bundles.outside import Outside, Repeated
     from validator.bundles.repeat import repeat
 
-    options = ReplayOptions(max_threads=os.cpu_count() or 1)
     settings = NodeSettings.load(**flags)
+    options = ReplayOptions(resolve_device(settings.device), max_threads=os.cpu_count() or 1)
 
     async def work(chain: Chain | None) -> Repeated:
         outside = Outside(settings.orchestrator_hotkey, chain, settings.netuid, data)
@@ -169,6 +170,7 @@ def _values(who: str, judged: Verdict | Result) -> str:
 )
 def epoch(
     number: Annotated[int, typer.Argument(metavar="EPOCH", help="The epoch.", min=0)],
+    run_dir: Annotated[Path | None, typer.Option(help="The folder of a going `iota up`, instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     **flags: Any,
 ) -> None:
@@ -181,7 +183,7 @@ def epoch(
     """
     from pydantic_core import to_json
 
-    from iota.cli.orchestrator_calls import no_orchestrator
+    from iota.cli.orchestrator_calls import no_orchestrator, orchestrator_url
     from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable
     from iota.client.public_urls import PublicUrls
     from iota.client.run_objects import RunObjects
@@ -190,8 +192,8 @@ def epoch(
     from validator.audits.epoch_check import check_epoch
     from validator.audits.public_chain import PublicChain
 
-    settings = NodeSettings.load(**flags)
-    url, reach = settings.orchestrator, Reach(anywhere=settings.allow_private_urls)
+    settings, url = NodeSettings.load(**flags), orchestrator_url(run_dir, flags)
+    reach = Reach(anywhere=settings.allow_private_urls)
 
     async def work(chain: Chain | None) -> EpochReport:
         async with (

@@ -8,18 +8,20 @@ fixed order and take 9 ms. Compiled and eager kernels round otherwise; the devic
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from iota.model.layer import Attention, KeepAll, Layer, Saving, Tables, run_layer, sdpa
+from iota.compute.devices import device_of
+from iota.model.documents import plain_layer
+from iota.model.layer import Attention, KeepAll, Layer, OpenLayer, Saving, Tables, run_layer, sdpa
 from iota.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import FlexKernelOptions
+    from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +31,38 @@ _SHAPES = 64
 """Shapes of layers that one process may compile: those of its stage, and of its fingerprints."""
 
 
-def open_layer(model: ModelSpec, tokens: int, device: torch.device) -> Layer:
+def open_layer(model: ModelSpec, tokens: int, device: torch.device) -> OpenLayer:
     """The layer of a model for sequences of `tokens` tokens: compiled where the device can, else as it is."""
     if not is_compiled(device):
-        return run_layer
-    return _compiled_layer(model, tokens, device)
+        return plain_layer
+    flex = model.head_dim >= _LEAST_HEAD
+
+    def opened(documents_BT: Tensor | None) -> Layer:
+        if documents_BT is None:
+            return _compiled_layer(model, tokens, device)
+        # Without FlexAttention code would be compiled for each way to divide a sequence.
+        return document_layer(model, documents_BT) if flex else plain_layer(documents_BT)
+
+    return opened
+
+
+def document_layer(model: ModelSpec, documents_BT: Tensor) -> Layer:
+    """The compiled layer of one pass, whose attention stays inside documents.
+
+    The numbers of the documents are an input of the compiled code, which is the same for every pass.
+    """
+    mask = document_mask(documents_BT, _mask_maker(documents_BT.device))
+    return _as_layer(partial(_compiled_within(model), mask))
+
+
+def document_mask(documents_BT: Tensor, make: Callable[..., BlockMask]) -> BlockMask:
+    """Which queries and keys have a document in common, by `make`, torch's `create_block_mask`."""
+
+    def within(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (documents_BT[batch, query] == documents_BT[batch, key])
+
+    batch, tokens = documents_BT.shape
+    return make(within, batch, None, tokens, tokens, device=documents_BT.device)
 
 
 def open_attention(head_dim: int, tokens: int, device: torch.device) -> Attention:
@@ -45,7 +74,7 @@ def open_attention(head_dim: int, tokens: int, device: torch.device) -> Attentio
 @cache
 def is_compiled(device: torch.device) -> bool:
     """Whether layers are compiled on a device: on CUDA, where torch finds what it needs."""
-    if device.type != "cuda":
+    if not device_of(device).compiles:
         return False
     torch._dynamo.config.recompile_limit = _SHAPES
     try:
@@ -66,16 +95,35 @@ def _compiled_layer(shape: ModelSpec, tokens: int, device: torch.device) -> Laye
     def run(weights: Mapping[str, Tensor], tables: Tables, x_BTD: Tensor) -> Tensor:
         return run_layer(weights, shape, tables, keep, x_BTD, attention)
 
-    compiled = torch.compile(run, dynamic=False, fullgraph=True)
+    return _as_layer(torch.compile(run, dynamic=False, fullgraph=True))
 
+
+@cache
+def _compiled_within(shape: ModelSpec) -> Callable[..., Tensor]:
+    keep = KeepAll()
+
+    def run(mask: BlockMask, weights: Mapping[str, Tensor], tables: Tables, x_BTD: Tensor) -> Tensor:
+        return run_layer(weights, shape, tables, keep, x_BTD, _flex_attention(mask))
+
+    return torch.compile(run, dynamic=False, fullgraph=True)
+
+
+def _as_layer(compiled: Callable[..., Tensor]) -> Layer:
     def layer(
         weights: Mapping[str, Tensor], model: ModelSpec, tables: Tables, saving: Saving, x_BTD: Tensor
     ) -> Tensor:
         """What is cheap to compute again the compiled backward computes again, under every policy."""
-        made: Tensor = compiled(weights, tables, x_BTD)
-        return made
+        return compiled(weights, tables, x_BTD)
 
     return layer
+
+
+@cache
+def _mask_maker(device: torch.device) -> Callable[..., BlockMask]:
+    """Torch's own, compiled where it can be: eagerly it makes all T x T entries first."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return torch.compile(create_block_mask, dynamic=False) if is_compiled(device) else create_block_mask
 
 
 def _attention(head_dim: int, tokens: int, device: torch.device) -> Attention:
@@ -85,12 +133,17 @@ def _attention(head_dim: int, tokens: int, device: torch.device) -> Attention:
 
 @cache
 def _flex(tokens: int, device: torch.device) -> Attention:
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    from torch.nn.attention.flex_attention import create_block_mask
 
     def causal(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return query >= key
 
-    mask = create_block_mask(causal, None, None, tokens, tokens, device=device)
+    return _flex_attention(create_block_mask(causal, None, None, tokens, tokens, device=device))
+
+
+def _flex_attention(mask: BlockMask) -> Attention:
+    from torch.nn.attention.flex_attention import flex_attention
+
     options: FlexKernelOptions = {"FORCE_USE_FLEX_ATTENTION": True}
 
     def attention(q_BHTC: Tensor, k_BGTC: Tensor, v_BGTC: Tensor) -> Tensor:

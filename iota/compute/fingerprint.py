@@ -21,7 +21,7 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import largest_of, mean_and_clip
-from iota.compute.determinism import make_deterministic
+from iota.compute.devices import device_of
 from iota.compute.names import Microbatch
 from iota.compute.optim import InnerOptimizer
 from iota.compute.precision import operand_dtypes
@@ -41,15 +41,18 @@ from iota.spec import RunSpec
 _COUNT: Final = 3
 """Microbatches that the gradient of `step` is said to sum: no power of two, so that the mean rounds."""
 
+_DOCUMENT: Final = 100
+"""Tokens of a document, at most: random ids would hold too few that end one."""
+
 
 def fingerprint(spec: RunSpec, stage: int, device: str | torch.device, nonce: str) -> Fingerprint:
     """The fingerprint of `device` for `stage` of a run; `nonce` as `fingerprint_nonce` gives it.
 
     It computes with the threads that torch is set to, and may run in any thread. No memory and no setting of
-    the process is changed afterwards, except for `make_deterministic` on CUDA, as by an engine.
+    the process is changed afterwards, except for `Device.make_deterministic`, as by an engine.
     """
     target = torch.device(device)
-    make_deterministic(target)
+    device_of(target).make_deterministic()
     seeded, narrow = Seeded(nonce, target), narrowed(spec)
     forward, backward = _passes(narrow, stage, seeded)
     return Fingerprint(
@@ -68,7 +71,10 @@ def _passes(spec: RunSpec, stage: int, seeded: Seeded) -> tuple[str, str]:
     wire, shape = spec.boundary.wire, payload_shape(spec)
     received = None if ran.first else encode_wire(seeded.values("input", shape), wire)
     ids = (spec.data.sequences, spec.data.sequence_length + 1)
-    inputs = ran.inputs(received, seeded.tokens("tokens", ids, spec.model.vocab_size))
+    tokens = seeded.tokens("tokens", ids, spec.model.vocab_size)
+    if spec.data.eos_id is not None:
+        tokens[:, ::_DOCUMENT] = spec.data.eos_id
+    inputs = ran.inputs(received, tokens)
     graph = ran.graph(opened.leaves, inputs)
     if ran.last:
         made = {"loss": graph.out, "losses": ran.token_losses(opened.leaves, inputs)}

@@ -7,28 +7,25 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from iota.compute.device import Device, Done, Event
+from iota.compute.devices import device_of
 from iota.compute.state import StageState
-from iota.compute.transfer import pinned
 
 
 class HostCopy:
-    """A state in host memory, or on its way there: what later writes to the device must not change.
+    """A state in host memory, or on its way there: what later writes to the device must not change."""
 
-    The device's stream need not have reached `copied` yet; None: the state is there.
-    """
-
-    def __init__(self, state: StageState, copied: torch.cuda.Event | None = None) -> None:
-        self._state, self._copied = state, copied
+    def __init__(self, state: StageState, copied: Event | None = None) -> None:
+        """The state is there at `copied`, which the device need not have reached yet; None: it is there."""
+        self._state, self._copied = state, copied or Done()
 
     def hold_back_writes(self, device: torch.device) -> None:
         """Let what is queued on the device from now on wait until the copy is complete."""
-        if self._copied is not None:
-            torch.cuda.current_stream(device).wait_event(self._copied)
+        device_of(device).current().wait(self._copied)
 
     def result(self) -> StageState:
         """Wait for the copy; the state, on the CPU. May be called in any thread."""
-        if self._copied is not None:
-            self._copied.synchronize()
+        self._copied.synchronize()
         return self._state
 
 
@@ -37,30 +34,21 @@ def start_copy(
 ) -> HostCopy:
     """Start copying the groups of a state, all on one device; `before` may be `weights` itself.
 
-    From CUDA to pinned memory on a stream of its own, without waiting for the device; on the CPU at once.
+    On a stream of its own, without waiting for the device, where the device can; else at once.
     What writes to the tensors later must first call `hold_back_writes`.
     """
-    device = next(iter(weights.values())).device
-    if device.type != "cuda":
-        return HostCopy(_copied(weights, moments, before))
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(device))
+    device = device_of(next(iter(weights.values())).device)
+    side = device.stream()
+    side.wait(device.current().record())
     for tensors in (weights, moments, before):
         for tensor in tensors.values():
-            tensor.record_stream(side)  # its memory is not given out again before the copy is complete
-    with torch.cuda.stream(side):
-        state = _copied(weights, moments, before)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(side)
-    return HostCopy(state, event)
+            side.holds(tensor)
+    with side.running():
+        own = _on_host(device, weights)
+        other = own if before is weights else _on_host(device, before)
+        state = StageState(own, _on_host(device, moments), other)
+    return HostCopy(state, side.record())
 
 
-def _copied(
-    weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], before: Mapping[str, Tensor]
-) -> StageState:
-    own = _on_host(weights)
-    return StageState(own, _on_host(moments), own if before is weights else _on_host(before))
-
-
-def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n: pinned(t.detach()) if t.is_cuda else t.detach().clone() for n, t in tensors.items()}
+def _on_host(device: Device, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: device.to_host(tensor) for name, tensor in tensors.items()}

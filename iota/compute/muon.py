@@ -8,12 +8,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from iota.compute.devices import device_of
 from iota.compute.polar import polar, polar_bytes
 
 _BATCH_BYTES: Final = 1 << 30
-"""Memory that one batch may take. A larger matrix is a batch of its own."""
-_CPU_BATCH_BYTES: Final = 5 << 19
-"""The same on a CPU, whose caches hold so much: larger batches were a fifth slower."""
+"""Memory that one batch may take, where no cache says less. A larger matrix is a batch of its own."""
 
 
 class Muon:
@@ -62,7 +61,7 @@ def _batches(matrices: Mapping[str, Tensor]) -> list[list[str]]:
     found = []
     for (rows, columns), names in by_shape.items():
         device = matrices[names[0]].device
-        most = _CPU_BATCH_BYTES if device.type == "cpu" else _BATCH_BYTES
+        most = device_of(device).cached_bytes or _BATCH_BYTES
         size = max(1, most // polar_bytes(rows, columns, device))
         found += [names[at : at + size] for at in range(0, len(names), size)]
     return found

@@ -12,107 +12,61 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from iota.compute.transfer import pinned
+from iota.compute.device import Done, Event
+from iota.compute.devices import device_of
 
 Held = Callable[[], Tensor]
 """A saved tensor, wherever it is: the call brings it to the device. Called once as a rule."""
-Mark = torch.cuda.Event | None
-"""What a copy's stream has been given so far; None where copies are complete at once."""
-
 _SMALL_BYTES: Final = 1 << 10
 """Tensors below stay on the device: a transfer costs more than their memory."""
 
 
-class Lane(Protocol):
-    """Copies of bytes between a device and the host. Nothing here makes the host wait."""
+class Lane:
+    """Copies of bytes between a device and the host, on a stream for each direction.
 
-    device: str
-    """Type of the device."""
+    Nothing here makes the host wait, where the device has streams.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device_of(device)
+        self._out, self._back = self.device.stream(), self.device.stream()
 
     def send(self, here_N: Tensor) -> Tensor:
         """Start a copy to the host; `here_N` must stay until the device has waited for a later `sent`."""
+        self._out.wait(self.device.current().record())
+        with self._out.running():
+            return self.device.to_host(here_N)
 
-    def sent(self) -> Mark:
+    def sent(self) -> Event:
         """A mark behind all that was sent."""
+        return self._out.record()
 
-    def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
+    def fetch(self, there: Sequence[Tensor], sent: Event) -> tuple[list[Tensor], Event]:
         """Start copies to the device behind the mark `sent`. They are complete at the returned mark."""
-
-    def hold(self, mark: Mark) -> None:
-        """Let the device wait for a mark before what is queued from now on."""
-
-
-class PlainLane:
-    """Copies that are complete when the call returns: the CPU, where they go from memory to memory."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self.device = device, device.type
-
-    def send(self, here_N: Tensor) -> Tensor:
-        """See `Lane`."""
-        return here_N.to("cpu", copy=True)
-
-    def sent(self) -> Mark:
-        """See `Lane`."""
-        return None
-
-    def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
-        """See `Lane`."""
-        return [tensor.to(self._device, copy=True) for tensor in there], None
-
-    def hold(self, mark: Mark) -> None:
-        """See `Lane`."""
-
-
-class CudaLane:
-    """Pinned memory, and a stream for each direction."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self.device = device, device.type
-        self._out, self._back = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
-
-    def send(self, here_N: Tensor) -> Tensor:
-        """See `Lane`."""
-        self._out.wait_stream(self._device_stream())
-        with torch.cuda.stream(self._out):
-            return pinned(here_N)
-
-    def sent(self) -> Mark:
-        """See `Lane`."""
-        mark: Mark = self._out.record_event()
-        return mark
-
-    def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
-        """See `Lane`."""
         # From the pool of the device's stream, which may use this memory up to here.
-        here = [torch.empty_like(tensor, device=self._device) for tensor in there]
-        self._back.wait_stream(self._device_stream())
-        if sent is not None:
-            self._back.wait_event(sent)
-        with torch.cuda.stream(self._back):
+        here = [torch.empty_like(tensor, device=self.device.torch) for tensor in there]
+        self._back.wait(self.device.current().record())
+        self._back.wait(sent)
+        with self._back.running():
             for target, source in zip(here, there, strict=True):
-                target.copy_(source, non_blocking=True)
-        return here, self._back.record_event()
+                self.device.fill(target, source)
+        return here, self._back.record()
 
-    def hold(self, mark: Mark) -> None:
-        """See `Lane`."""
-        if mark is not None:
-            self._device_stream().wait_event(mark)
-
-    def _device_stream(self) -> torch.cuda.Stream:
-        return torch.cuda.current_stream(self._device)
+    def hold(self, mark: Event) -> None:
+        """Let the device wait for a mark before what is queued from now on."""
+        self.device.current().wait(mark)
 
 
 class Offload:
     """The offloaded layers of a stage's passes, on one lane."""
 
     def __init__(self, device: torch.device, lane: Lane | None = None) -> None:
-        self.lane = lane or (CudaLane(device) if device.type == "cuda" else PlainLane(device))
+        self.lane = lane or Lane(device)
         self._newest: weakref.ref[OffloadedLayer] | None = None
         """The layer that has run last. Its tensors are still on the device."""
         self._coming: OffloadedLayer | None = None
@@ -167,12 +121,12 @@ class OffloadedLayer:
 
     def __init__(self, offload: Offload, stay: frozenset[int], before: OffloadedLayer | None) -> None:
         self._offload, self._stay, self._before = offload, stay, before
-        self._device = offload.lane.device
+        self._device = offload.lane.device.torch.type
         self._moved: dict[int, _Moved] = {}
         """By address while the layer runs: each storage is moved once."""
         self._parts: list[_Moved] = []
-        self._sent: Mark = None
-        self._fetched: Mark = None
+        self._sent: Event = Done()
+        self._fetched: Event = Done()
         self._away = self._used = self._awaited = False
 
     def put(self, tensor: Tensor) -> Held:

@@ -11,32 +11,26 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
+from iota.compute.devices import device_of
 from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch, Output, StepOutput
-from iota.compute.transfer import pinned
 
 T = TypeVar("T")
 
 
 class ReadBack(Generic[T]):
-    """A copy of results to the host, in progress: from CUDA to pinned memory, while the device continues.
-
-    Results on the CPU are not copied.
-    """
+    """A copy of results to the host, in progress while the device continues. What is there is not copied."""
 
     def __init__(self, tensors: Sequence[Tensor], make: Callable[[Sequence[Tensor]], T]) -> None:
         """`make` computes the result from the tensors on the host."""
-        self._host, self._make = list(tensors), make
-        self._copied: torch.cuda.Event | None = None
-        if tensors[0].is_cuda:
-            self._host = [pinned(tensor) for tensor in tensors]
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(tensors[0].device))
+        device = device_of(tensors[0].device)
+        self._make = make
+        self._host = [device.to_host(tensor, copy=False) for tensor in tensors]
+        self._copied = device.current().record()
 
     def result(self) -> T:
         """Wait for the copy; the result, or BadValueError. May be called in any thread."""
-        if self._copied is not None:
-            self._copied.synchronize()
+        self._copied.synchronize()
         return self._make(self._host)
 
 

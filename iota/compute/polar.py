@@ -26,6 +26,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from iota.compute.devices import device_of
+
 Quintic = tuple[float, float, float]
 """a, b and c of a x + b x³ + c x⁵."""
 
@@ -55,7 +57,7 @@ _BLOCKS: Final = 6
 
 def polar_dtype(device: torch.device) -> torch.dtype:
     """The dtype of factors on `device`; sums are in fp32. fp16 has the Gram form, bf16 the plain one."""
-    return torch.float16 if device.type == "cuda" else torch.bfloat16
+    return device_of(device).product_dtype
 
 
 def polar_bytes(rows: int, columns: int, device: torch.device) -> int:

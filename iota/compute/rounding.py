@@ -16,13 +16,17 @@ Indices stay below 2^24, whatever a tensor's size, and all arithmetic is of 32-b
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import torch
 from blake3 import blake3
 from torch import Tensor
 
+from iota.compute.compiled import is_compiled
+from iota.compute.devices import device_of
 from iota.spec import RunSpec
 
 BLOCK: Final = 1 << 24
@@ -44,14 +48,14 @@ class Rounding:
 
     def write(self, name: str, values: Tensor, target: Tensor) -> None:
         """Round the fp32 `values` of parameter `name` into the bf16 tensor `target`, which is contiguous."""
-        flat_N, out_N = values.reshape(-1), target.view(-1)
-        size = BLOCK if values.is_cuda else min(BLOCK, _IN_CACHE)
+        flat_N, out_N, device = values.reshape(-1), target.view(-1), device_of(values.device)
+        size = min(BLOCK, _IN_CACHE) if device.cached_bytes else BLOCK
+        write = _writer(values.device)
         for first in range(0, flat_N.numel(), size):
-            piece_N, (block, start) = flat_N[first : first + size], divmod(first, BLOCK)
-            stop = start + piece_N.numel()
-            index_N = torch.arange(start, stop, dtype=torch.int32, device=piece_N.device)
-            bits_N = random_bits(index_N, *self.keys(name, block))
-            out_N[first : first + size] = rounded(piece_N, bits_N)
+            block, start = divmod(first, BLOCK)
+            # A tensor, since torch.compile would take each number for a constant of its own.
+            words_3 = device.to_device(torch.tensor([*self.keys(name, block), start], dtype=torch.int32))
+            write(flat_N[first : first + size], words_3, out_N[first : first + size])
 
     def keys(self, name: str, block: int) -> tuple[int, int]:
         """(a, b) of a block, as signed 32-bit integers."""
@@ -65,8 +69,21 @@ def rounding_of(spec: RunSpec, epoch: int, step: int) -> Rounding | None:
     return Rounding(spec.seed, epoch, step) if spec.precision.holds_bf16 else None
 
 
-def random_bits(index_N: Tensor, a: int, b: int) -> Tensor:
-    """16 random bits, int32, for each int32 index of one block."""
+@cache
+def _writer(device: torch.device) -> Callable[[Tensor, Tensor, Tensor], None]:
+    """`_write`, as one kernel where the device's layers are compiled, in place of some fourteen."""
+    return torch.compile(_write, dynamic=True, fullgraph=True) if is_compiled(device) else _write
+
+
+def _write(values_N: Tensor, words_3: Tensor, out_N: Tensor) -> None:
+    """Round a piece of a block. `words_3` are the block's keys, and the index of the first element."""
+    a, b, start = words_3.unbind()
+    index_N = torch.arange(values_N.numel(), dtype=torch.int32, device=values_N.device) + start
+    out_N.copy_(rounded(values_N, random_bits(index_N, a, b)))
+
+
+def random_bits(index_N: Tensor, a: int | Tensor, b: int | Tensor) -> Tensor:
+    """16 random bits, int32, for each int32 index of one block. `a` and `b` are its keys."""
     x_N = index_N * a + b
     x_N = (x_N ^ ((x_N >> 16) & 0xFFFF)) * _ONE
     x_N = (x_N ^ ((x_N >> 15) & 0x1FFFF)) * _OTHER

@@ -13,11 +13,11 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire
 from iota.compute.activations import open_saving
 from iota.compute.compiled import open_layer
+from iota.compute.devices import device_of
 from iota.compute.finite import checksum
 from iota.compute.offload import Offload
 from iota.compute.precision import autocast
 from iota.compute.tokens import Tokens, token_tensors
-from iota.compute.transfer import to_device
 from iota.model.loss import token_loss, token_losses
 from iota.model.stage import Stage, StageOutput, run_stage
 from iota.settings import Activations
@@ -57,7 +57,7 @@ class StagePass:
         self._module = Stage(spec, stage)
         self._module.move_tables(device)
         self._offload = Offload(device)
-        self._layer = open_layer(spec.model, spec.data.sequence_length, device)
+        self._open_layer = open_layer(spec.model, spec.data.sequence_length, device)
         self.first, self.last = self._module.first, self._module.last
 
     def inputs(self, stage_input: Tensor | None, tokens: Tokens) -> StageInputs:
@@ -69,7 +69,7 @@ class StagePass:
 
     def received(self, payload: Tensor) -> Tensor:
         """Boundary tensor (B, T, k) of a neighbour's payload; its values may be bad. Raises PayloadError."""
-        moved = to_device(payload, self.device)
+        moved = device_of(self.device).to_device(payload)
         return decode_wire(moved, payload_shape(self.spec), self.spec.boundary.wire)
 
     def forward(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> Tensor:
@@ -89,7 +89,7 @@ class StagePass:
         with torch.enable_grad(), autocast(self.spec.precision, self.device):
             if received is not None:
                 received.requires_grad_()
-            result = run_stage(self._module, dict(weights), received, inputs.ids_BT, saving, self._layer)
+            result = run_stage(self._module, dict(weights), received, inputs.ids_BT, saving, self._open_layer)
             out = result.out
             if self.last:
                 out = token_loss(out, weights["head.weight"], inputs.labels_BT)
@@ -104,4 +104,4 @@ class StagePass:
     def _run(self, weights: Mapping[str, Tensor], inputs: StageInputs) -> StageOutput:
         """Without a graph."""
         received, ids = inputs.received_BTK, inputs.ids_BT
-        return run_stage(self._module, dict(weights), received, ids, layer=self._layer)
+        return run_stage(self._module, dict(weights), received, ids, open_layer=self._open_layer)

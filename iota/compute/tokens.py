@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iota.codec.errors import PayloadError
-from iota.compute.transfer import to_device
+from iota.compute.devices import device_of
 from iota.spec import RunSpec
 
 Tokens = npt.NDArray[np.integer]
@@ -25,5 +25,5 @@ def token_tensors(spec: RunSpec, tokens: Tokens, device: torch.device) -> tuple[
         raise PayloadError(f"tokens are {tokens.dtype} {tokens.shape}, the run's are integers {shape}")
     if int(tokens.min()) < 0 or int(tokens.max()) >= spec.model.vocab_size:
         raise PayloadError(f"a token id lies outside the vocabulary of {spec.model.vocab_size}")
-    ids = to_device(torch.from_numpy(tokens.astype(np.int64)), device)
+    ids = device_of(device).to_device(torch.from_numpy(tokens.astype(np.int64)))
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from iota.system.signals import handle, present
+
+_STOPS: Final = ("SIGINT", "SIGTERM", "SIGBREAK")
+"""SIGBREAK is Windows' Ctrl-Break, by which a supervisor there asks a process to stop."""
 
 
-def call_on_stop(
-    stop: Callable[[], object], signals: Iterable[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
-) -> None:
-    """Call `stop` in the running event loop at each of `signals`."""
-    for number in signals:
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+def call_on_stop(stop: Callable[[], object], *names: str) -> None:
+    """Call `stop` in the running event loop at each of these signals; by default those that stop a process.
+
+    A signal that this system does not have is left out.
+    """
+    for number in present(*(names or _STOPS)):
+        handle(number, stop)
 
 
 async def run_until_stopped(work: Coroutine[Any, Any, None]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 from iota.data.blocks import BLOCK_BYTES, BlockIndex, covering
@@ -11,6 +10,7 @@ from iota.data.manifest import MANIFEST_NAME, DataError, Manifest, Shard, parse_
 from iota.data.reader import Fetch, Tokens, decode
 from iota.data.sequences import SequenceMap, Span
 from iota.objects import manifest_folder
+from iota.system.files import read_at
 
 
 def read_manifest(out: Path, identity: str) -> Manifest:
@@ -101,6 +101,6 @@ class DirectoryReader:
 def _read_range(path: Path, start: int, stop: int) -> bytes:
     try:
         with path.open("rb") as file:
-            return os.pread(file.fileno(), stop - start, start)
+            return read_at(file.fileno(), stop - start, start)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error

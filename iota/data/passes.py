@@ -1,4 +1,4 @@
-"""How often a run reads its training data, and whether there is enough held out for it."""
+"""How often a run reads its training data, and whether a spec fits a data set."""
 
 from __future__ import annotations
 
@@ -42,12 +42,19 @@ def check_passes(spec: RunSpec, manifest: Manifest, most: float) -> str:
     return text
 
 
-def check_heldout(spec: RunSpec, manifest: Manifest) -> None:
-    """Refuse data that holds out fewer sequences than the held-out microbatches of an epoch have.
+def check_data(spec: RunSpec, manifest: Manifest) -> None:
+    """Refuse data that a spec does not fit.
 
     Raises:
-        ValueError: it does.
+        ValueError: it holds out fewer sequences than the held-out microbatches of an epoch have, or the spec
+            masks documents by another token than the one that separates them.
     """
+    eos = manifest.tokenizer.eos_id
+    if spec.data.eos_id not in (None, eos):
+        raise ValueError(
+            f"data.eos_id is {spec.data.eos_id}, and documents of this data end in {eos}: make the spec anew"
+            " with `iota spec`"
+        )
     heldout, length = spec.schedule.heldout, spec.data.sequence_length
     needed, there = heldout * spec.data.sequences, SequenceMap((manifest.heldout,), length).count
     if there < needed:

@@ -8,15 +8,19 @@ from typing import Final
 import numpy as np
 
 from iota.codec import open_codec
-from iota.data.passes import check_heldout
+from iota.data.passes import check_data
 from iota.data.reader import ShardReader, Tokens, gather
 from iota.data.sample import sequence_indices
 from iota.spec import RunSpec
 
 
 def needs_tokens(spec: RunSpec, stage: int) -> bool:
-    """Whether `stage` reads token ids: the first embeds them, the last needs labels, some codecs use them."""
-    return stage in (0, spec.last_stage) or open_codec(spec.boundary.codec).needs_tokens
+    """Whether `stage` reads token ids: the first embeds them, the last needs labels, some codecs use them.
+
+    Where attention stays inside documents, which EOS separates, every stage reads them.
+    """
+    ends = stage in (0, spec.last_stage)
+    return ends or spec.data.mask_documents or open_codec(spec.boundary.codec).needs_tokens
 
 
 SPREAD: Final = 64
@@ -52,7 +56,7 @@ def drawn_sequences(
 
     Args:
         count: training sequences of the data set.
-        heldout_count: its held-out ones, as many as `check_heldout` demands.
+        heldout_count: its held-out ones, as many as `check_data` demands.
     """
     size, schedule = spec.data.sequences, spec.schedule
     if spec.is_heldout(index):
@@ -91,9 +95,9 @@ class Samples:
     """
 
     def __init__(self, spec: RunSpec, reader: ShardReader) -> None:
-        """Raises ValueError as `check_heldout`."""
+        """Raises ValueError as `check_data`."""
         self._spec, self._reader = spec, reader
-        check_heldout(spec, reader.manifest)
+        check_data(spec, reader.manifest)
 
     @property
     def eos_id(self) -> int:

@@ -76,6 +76,17 @@ def _how(spec: RunSpec) -> str:
         f"model = AutoModelForCausalLM.from_pretrained(FOLDER{trust})\n"
         f"tokenizer = AutoTokenizer.from_pretrained(FOLDER{trust})\n"
         "```\n\n"
+        f"{_documents(spec)}"
+    )
+
+
+def _documents(spec: RunSpec) -> str:
+    if spec.data.mask_documents:
+        return (
+            "Attention in training stayed inside a document, which began with the EOS before it. None is\n"
+            "added: begin a prompt with one, and put one document into a sequence.\n"
+        )
+    return (
         "A document in training ended in an EOS and began with nothing: no BOS is added, and an\n"
         "empty prompt begins after an EOS.\n"
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from iota.system.locks import hold
+
 
 class FileLock:
-    """The kernel's lock (flock) on the file `path`, from creation until `release` or the end of the process.
+    """The lock of the file `path`, from creation until `release` or the end of the process.
 
-    It is advisory and holds on one machine. The file's content is not touched, so any file can be locked, and
-    a killed process leaves nothing to clean up.
+    It holds on one machine. The file's content is not touched, so any file can be locked, and a killed
+    process leaves nothing to clean up.
     """
 
     def __init__(self, path: Path, in_use: Callable[[], Exception], *, create: bool = True) -> None:
@@ -27,15 +27,10 @@ class FileLock:
         Raises:
             OSError: the file cannot be opened, or its file system has no locks.
         """
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o600)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._handle)
-            if isinstance(error, BlockingIOError):
-                raise in_use() from None
-            error.filename = str(path)
-            raise
+            self._release = hold(path, create=create)
+        except BlockingIOError:
+            raise in_use() from None
 
     def __enter__(self) -> Self:
         return self
@@ -45,4 +40,4 @@ class FileLock:
 
     def release(self) -> None:
         """Give the lock back; the file stays."""
-        os.close(self._handle)
+        self._release()

@@ -1,20 +1,18 @@
 """A lock that lets one process at a time use a key; two would conflict in nonces, receipts and weights.
 
-It is the kernel's lock on the key's file itself. The file is opened only for reading, so read-only wallets
-work, and the lock ends with the process.
+It is the kernel's lock on the key's file itself (`iota.system.locks`). The file is opened only for reading,
+so read-only wallets work, and the lock ends with the process.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from iota.files import FileLock
 from iota.identity.keys import DEFAULT_WALLET_PATH, hotkey_path
-
-_LOCKS = Path("/proc/locks")
+from iota.system.locks import holder
 
 
 class HotkeyInUse(ValueError):
@@ -58,16 +56,5 @@ def hold_key_file(path: Path, name: str, remedy: str) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str:
-    """The process that holds the lock, by /proc/locks; "another process" where that does not say."""
-    file = path.stat()
-    inode = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
-    try:
-        locks = _LOCKS.read_text()
-    except OSError:
-        return "another process"
-    for line in locks.splitlines():
-        fields = line.split()
-        # 1: FLOCK  ADVISORY  WRITE 1234 08:01:567 0 EOF
-        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == inode and fields[4] not in ("0", "-1"):
-            return f"process {fields[4]}"
-    return "another process"
+    found = holder(path)
+    return "another process" if found is None else f"process {found}"

@@ -41,8 +41,12 @@ def kept_bytes(
 ) -> Mapping[Activations, Kept]:
     """Of each policy, in the order of `POLICIES`. `value_bytes`: size of a computed value, 2 in bf16.
 
-    A compiled layer (`iota.compute.compiled`) never keeps what is cheap to compute again.
+    A compiled layer (`iota.compute.compiled`) never keeps what is cheap to compute again, and its attention
+    keeps the same with documents as without.
     """
+    if compiled:
+        data = spec.data.model_copy(update={"mask_documents": False, "eos_id": None})
+        spec = spec.model_copy(update={"data": data})
     found = {policy: _kept(spec, stage, policy, value_bytes) for policy in POLICIES}
     if compiled:
         selective, recompute = found[Activations.SELECTIVE], found[Activations.RECOMPUTE]
@@ -95,8 +99,9 @@ def _selective_tensors(spec: RunSpec, value_bytes: int) -> list[int]:
     model, v = spec.model, value_bytes
     d, d_kv, ffn = model.hidden_size, model.kv_heads * model.head_dim, model.ffn_size
     norms, queries, keys, swiglu = [_FP32 * d] * 2, [v * d] * 2, [v * d_kv] * 2, [v * ffn] * 2
-    # Attention saves q, k, v, its output and a sum for each head.
-    return norms + queries + keys + [_FP32 * model.heads] + swiglu
+    # Attention saves q, k, v, its output and a sum for each head; with documents their joined outputs too.
+    joined = [v * d] if spec.data.mask_documents else []
+    return norms + queries + keys + joined + [_FP32 * model.heads] + swiglu
 
 
 def _pinned(size: int) -> int:

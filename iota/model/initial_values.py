@@ -38,19 +38,21 @@ def initial_values(spec: RunSpec, stage: int, threads: int = 1) -> dict[str, Val
 def initial_tensors(spec: RunSpec, stage: int, threads: int = 1) -> Iterator[tuple[str, Values]]:
     """(name, fp32 weights) of `stage`, one tensor after another by name, made by so many threads.
 
-    Matrices have standard deviation `init_std`, divided by sqrt(2L) for projections into the residual stream
-    (Radford et al., GPT-2, 2019). Their distribution is a sum of four uniform ones (Irwin-Hall): close to a
-    normal one, and within 3.5 standard deviations. Norms are 1. Codecs define their own initial values.
+    Matrices have standard deviation `init_std`. With `depth_scaled_init` it is divided by sqrt(2L) for the 2L
+    projections into the residual stream (Radford et al., GPT-2, 2019, section 2.3). Their distribution is a
+    sum of four uniform ones (Irwin-Hall): close to a normal one, and within 3.5 standard deviations. Norms
+    are 1. Codecs define their own initial values.
     """
     codec = boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages)
+    residual = math.sqrt(2 * spec.model.layers) if spec.model.depth_scaled_init else 1.0
     for name, shape in run_shapes(spec, stage).items():
         if name in codec:
             yield name, _random(spec, name, shape, codec[name].std, threads)
         elif name.endswith("norm.weight"):
             yield name, np.ones(shape, np.float32)
         else:
-            residual = math.sqrt(2 * spec.model.layers) if name.endswith(_RESIDUAL) else 1.0
-            yield name, _random(spec, name, shape, spec.model.init_std / residual, threads)
+            std = spec.model.init_std / (residual if name.endswith(_RESIDUAL) else 1.0)
+            yield name, _random(spec, name, shape, std, threads)
 
 
 def _random(spec: RunSpec, name: str, shape: tuple[int, ...], std: float, threads: int) -> Values:

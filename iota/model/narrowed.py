@@ -24,6 +24,8 @@ def narrowed(spec: RunSpec) -> RunSpec:
     values["model"] |= _widths(spec.model, spec.boundary.ratio) | {"layers": stages}
     values["layout"] |= {"cuts": (1,) * stages}
     values["data"] |= _tokens(spec.data)
+    if spec.data.eos_id is not None:
+        values["data"]["eos_id"] = min(spec.data.eos_id, values["model"]["vocab_size"] - 1)
     return RunSpec.model_validate(values)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from iota.codec.shapes import boundary_width
 from iota.console.counts import counted
@@ -36,11 +36,14 @@ _OUTER_REPLICAS: Final = {"eta": 0.7, "momentum": 0.9}
 """docs/training.md: with one replica a merge is the identity, with more a Nesterov step."""
 
 
-def make_spec(given: Draft, manifest: str, vocab_size: int, heldout_tokens: int | None = None) -> RunSpec:
+def make_spec(
+    given: Draft, manifest: str, vocab_size: int, heldout_tokens: int | None = None, eos_id: int = 0
+) -> RunSpec:
     """The RunSpec with the values of `given` on the data set with id `manifest`; the rest is proposed.
 
     `vocab_size` is the tokenizer's: a preset's vocabulary grows to it. `heldout_tokens` are the data set's;
-    None where it is not known, and then as many as are needed.
+    None where it is not known, and then as many as are needed. `eos_id` is the tokenizer's, for a run that
+    masks documents; where the data is not known any id does.
 
     Raises:
         ValueError: values that cannot be, or contradict each other, by the names of their fields.
@@ -53,7 +56,7 @@ def make_spec(given: Draft, manifest: str, vocab_size: int, heldout_tokens: int 
     model = _model(given, vocab_size)
     draft = merged(_proposed(model, given), given)
     draft["model"] = model
-    draft["data"]["manifest"] = manifest
+    draft["data"] |= {"manifest": manifest, "eos_id": eos_id if _masks_documents(draft) else None}
     draft["layout"].pop("stages", None)
     draft.setdefault("outer", {})
     try:
@@ -72,6 +75,14 @@ def make_spec(given: Draft, manifest: str, vocab_size: int, heldout_tokens: int 
     if found := [*found, *filter(None, [deadline_contradiction(spec)])]:
         raise ValueError("; ".join(found))
     return spec
+
+
+def _masks_documents(draft: Draft) -> bool:
+    """What `data.mask_documents` says, which may be text; False for what is neither: RunSpec refuses that."""
+    try:
+        return TypeAdapter(bool).validate_python(value_at(draft, "data.mask_documents") or False)
+    except ValidationError:
+        return False
 
 
 def _with_audits(spec: RunSpec, given: Draft) -> RunSpec:

@@ -142,6 +142,11 @@ class NodeSettings(ChainSettings):
         "Folder of receipts, frames, snapshots, verdicts and shards; one per node.",
         "IOTA_DATA_DIR",
     )
+    device: str = setting(
+        "auto",
+        "Device of the tensors: auto (a CUDA device, else the CPU), cpu, cuda, cuda:1, mps and so on.",
+        "IOTA_DEVICE",
+    )
     threads: Threads | None = setting(
         None,
         "CPU threads for compute.",
@@ -163,7 +168,6 @@ class MinerSettings(NodeSettings):
         unset="none: mine with the wallet's hotkey",
     )
 
-    device: str = setting("auto", "Device of the tensors: auto, cpu, cuda, cuda:1 and so on.", "IOTA_DEVICE")
     activations: Activations = setting(
         Activations.AUTO,
         "What a forward keeps for its backward: keep (all), selective, offload (selective, in host memory),"
@@ -185,7 +189,7 @@ class ValidatorSettings(NodeSettings):
 
     compute_share: float = setting(
         0.10,
-        "Largest share of this machine's compute that audits may take.",
+        "Largest share of this machine's compute that audits may take: of its cores and of its accelerator.",
         "IOTA_VALIDATOR_COMPUTE_SHARE",
         gt=0,
         le=1,

@@ -39,7 +39,9 @@ def read_draft(path: Path) -> Draft:
         ValueError: the file cannot be read, is not TOML, or has a key that no spec has.
     """
     if path.suffix == ".json":
-        return checked(read_spec(path).model_dump(mode="json", exclude={"version", "init"}), str(path))
+        values = read_spec(path).model_dump(mode="json", exclude={"version", "init"})
+        del values["data"]["eos_id"]
+        return checked(values, str(path))
     try:
         return checked(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:

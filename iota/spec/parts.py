@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from iota.spec.canonical import Frozen
 from iota.spec.fields import Count, Fraction, Hex32, Positive
+from iota.spec.versions import Since
 
 
 class SpecPart(Frozen):
@@ -131,6 +132,8 @@ class ModelSpec(SpecPart):
     """Epsilon of the RMS norms."""
     init_std: float = Field(0.02, gt=0)
     """Standard deviation of initial matrices."""
+    depth_scaled_init: Annotated[bool, Since(7, before=True)] = True
+    """Whether attention's and the SwiGLU's output matrices begin smaller, by sqrt(2 x layers)."""
     rope_scaling: RopeScaling | None = None
     """Scaling of the rotary frequencies; none: they follow from `rope_theta` alone."""
 
@@ -192,11 +195,24 @@ class DataSpec(SpecPart):
     """Tokens in a sequence."""
     sequences: Positive
     """Sequences in a microbatch."""
+    mask_documents: Annotated[bool, Since(7, before=False)] = False
+    """Whether attention stays inside documents; else it spans the whole sequence (docs/training.md)."""
+    eos_id: Annotated[Count | None, Since(7, before=None)] = None
+    """Token id that separates documents: the tokenizer's EOS. None where they are not masked."""
 
     @property
     def tokens(self) -> int:
         """Tokens in one microbatch."""
         return self.sequence_length * self.sequences
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.mask_documents != (self.eos_id is not None):
+            raise ValueError(
+                "data.eos_id is given where data.mask_documents is true, and nowhere else: make the spec with"
+                " `iota spec`, which takes it from the data"
+            )
+        return self
 
 
 class ScheduleSpec(SpecPart):

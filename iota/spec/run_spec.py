@@ -29,7 +29,7 @@ from iota.spec.parts import (
 )
 from iota.spec.versions import Versioned
 
-SPEC_VERSION: Final = 6
+SPEC_VERSION: Final = 7
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
 OLDEST_SPEC: Final = 6
 """The earliest version that is read. Raise it to `SPEC_VERSION` with a field that is taken away."""
@@ -71,6 +71,12 @@ class RunSpec(Versioned):
             raise ValueError(
                 f"schedule.microbatches {self.schedule.microbatches} cannot feed layout.replicas"
                 f" {self.layout.replicas}: give at least one to each"
+            )
+        eos = self.data.eos_id
+        if eos is not None and eos >= self.model.vocab_size:
+            raise ValueError(
+                f"data.eos_id {eos} is outside the vocabulary of model.vocab_size {self.model.vocab_size}:"
+                " give the id of the data's tokenizer"
             )
         if self.init is not None and len(self.init.digests) != self.layout.stages:
             raise ValueError(

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from iota.spec.run_spec import RunSpec
 from iota.spec.versions import part_class
 
-_MADE = ("version", "data.manifest", "init")
+_MADE = ("version", "data.manifest", "data.eos_id", "init")
 """Fields that the command which makes a spec fills in."""
 SWITCHES: Final = {"model.rope_scaling": "model.rope_scaling.factor"}
 """Parts that may be None, each with the field of it that is `none` then; by default it is."""

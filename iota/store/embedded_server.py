@@ -26,6 +26,7 @@ from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.embedded_signing import UrlOp, check_secret, verify
 from iota.store.files import ObjectFiles, free_bytes
 from iota.store.store import MAX_OBJECT, ObjectExists, ObjectMissing, StoreError, StoreFull
+from iota.system.files import read_at
 
 STALL_S = 30.0
 """Seconds to send one piece of a body."""
@@ -139,13 +140,13 @@ async def _send(request: web.Request, fd: int, size: int) -> web.StreamResponse:
         status = 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     if stop - start <= _PIECE and request.method != "HEAD":
-        return web.Response(status=status, headers=headers, body=os.pread(fd, stop - start, start))
+        return web.Response(status=status, headers=headers, body=read_at(fd, stop - start, start))
     headers["Content-Length"] = str(stop - start)
     response = web.StreamResponse(status=status, headers=headers)
     await response.prepare(request)
     try:
         while start < stop and request.method != "HEAD":
-            piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, stop - start), start)
+            piece = await asyncio.to_thread(read_at, fd, min(_PIECE, stop - start), start)
             async with asyncio.timeout(request.app[_STALL]):
                 await response.write(piece)
             start += len(piece)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Self
 from iota.files import FileLock
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.store import ObjectExists, ObjectInfo, ObjectMissing, StoreError, StoreFull
+from iota.system.files import open_binary
 
 PRIVATE = ".iota-store"
 """Folder of the lock and of unfinished uploads. Keys cannot name it, since no segment begins with a dot."""
@@ -31,8 +33,7 @@ _LINK_TRIES = 3
 
 def free_bytes(folder: Path) -> int:
     """Free bytes of the disk that holds `folder`, for users other than root."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
+    return shutil.disk_usage(folder).free
 
 
 class RootInUse(StoreError):
@@ -84,7 +85,7 @@ class ObjectFiles:
         if self.size(key) is None:
             raise ObjectMissing(f"there is no object {key}")
         try:
-            return os.open(self._path(key), os.O_RDONLY)
+            return open_binary(self._path(key))
         except FileNotFoundError:
             raise ObjectMissing(f"there is no object {key}") from None
 

@@ -5,23 +5,10 @@ python -m iota.swarm.child PARENT_PID NAME MODULE:FUNCTION [ARGUMENT]...
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import sys
 
-from iota.swarm.parent_death import exit_with_parent
-
-_PR_SET_NAME = 15
-"""From <linux/prctl.h>."""
-
-
-def name_process(name: str) -> None:
-    """Give this process a name for `ps -e`, `top` and `pgrep`, which show 15 characters of it. Linux only.
-
-    Forked nodes would otherwise all have the name and the arguments of the parent that imports for them.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+from iota.system.processes import exit_with_parent, name_process
 
 
 def run_entry(entry: str, arguments: list[str]) -> None:

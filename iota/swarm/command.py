@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -102,7 +101,7 @@ async def _interruptible(swarm: SwarmUp) -> Summary:
     """Run the swarm; SIGTERM and SIGHUP (a lost terminal) cancel it, as Ctrl-C does."""
     task = asyncio.current_task()
     assert task is not None
-    call_on_stop(task.cancel, (signal.SIGTERM, signal.SIGHUP))
+    call_on_stop(task.cancel, "SIGTERM", "SIGHUP", "SIGBREAK")
     return await swarm.run()
 
 
@@ -142,7 +141,7 @@ def _check(options: SwarmOptions, command: UpOptions, root: Path, card: int | No
     spec = options.draft_spec()
     open_source(options.data)
     # The cache holds the data that is on this disk already, once for each node: that is in SPARE_BYTES.
-    stages = [replace(needs, cache=0) for needs in all_needs(spec)]
+    stages = [replace(needs, cache=0) for needs in all_needs(spec, compiled=card is not None)]
     nodes = stages * spec.layout.replicas
     if command.validator and card is None:  # it computes in main memory
         nodes.append(replace(max(stages, key=lambda needs: needs.memory), snapshots=0, graphs=1))

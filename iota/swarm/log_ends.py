@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from iota.console.redaction import one_line
+from iota.system.signals import KILLED
 
 _LAST_LINES = 8
 _MAX_TAIL_BYTES = 16384
@@ -32,7 +33,7 @@ def ended_because(code: int, log: Path, since: int = 0) -> str:
     """
     if code < 0:
         name = signal.Signals(-code).name
-        memory = " (by the kernel, if memory ran out)" if -code == signal.SIGKILL else ""
+        memory = " (by the kernel, if memory ran out)" if -code == KILLED else ""
         return f"was ended by {name}{memory}"
     reason = last_error(log, since)
     return f"ended with code {code}" + (f": {reason}" if reason else "")

@@ -150,7 +150,7 @@ def _cell(value: str | Text) -> Text:
 def _device(device: str, width: int) -> str:
     """A device class in `width` characters: a card's name, else the kind and what there is room for."""
     kind, *rest = device.split("/")
-    if kind == "cuda" and rest:
+    if kind != "cpu" and rest:
         name = rest[0] if width > 8 else rest[0].removeprefix("NVIDIA ").removeprefix("GeForce ")
         return name[:width]
     return " ".join([kind, *rest[:2]])[:width] if width > 8 else kind[:width]

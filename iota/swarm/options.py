@@ -77,17 +77,19 @@ class RunOptions(Settings):
         """The spec before its data is known, with placeholders for what the data gives. Raises as `spec`."""
         return self.spec(value_at(self.draft(), MANIFEST) or "0" * 64, 2)
 
-    def spec(self, manifest: str, vocab_size: int, heldout_tokens: int | None = None) -> RunSpec:
+    def spec(
+        self, manifest: str, vocab_size: int, heldout_tokens: int | None = None, eos_id: int = 0
+    ) -> RunSpec:
         """The RunSpec for the data set with manifest id `manifest`, whose tokenizer has `vocab_size` ids.
 
-        `heldout_tokens` are those that it holds out.
+        `heldout_tokens` are those that it holds out, `eos_id` separates its documents.
 
         Raises:
             ValueError: values that cannot be, or contradict each other.
         """
         from iota.model.proposal import make_spec  # slow to import, and a --help needs none of it
 
-        return make_spec(self.draft(), manifest, vocab_size, heldout_tokens)
+        return make_spec(self.draft(), manifest, vocab_size, heldout_tokens, eos_id)
 
 
 SPEC_PATHS = {

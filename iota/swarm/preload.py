@@ -5,8 +5,8 @@ JSON lines on stdin, `{"name", "entry", "arguments", "log"}`. Answers are JSON l
 `{"ready": true}`, `{"started": name, "pid": n}`, `{"ended": name, "pid": n, "code": c}`. The process ends
 when its stdin closes, and its children end with it.
 
-Forking is safe because this process has one thread: imports start none, and torch starts its own at the first
-parallel operation, which only children run.
+On Linux alone (`iota.system.processes.CAN_FORK`). Forking is safe because this process has one thread:
+imports start none, and torch starts its own at the first parallel operation, which only children run.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from iota.swarm.child import name_process, run_entry
-from iota.swarm.parent_death import exit_with_parent
+from iota.swarm.child import run_entry
+from iota.system.processes import exit_with_parent, name_process
 
 
 def main() -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from iota.settings.environment import child_environment
+from iota.system.processes import CAN_FORK, ask_group_to_stop, kill_group, own_group
+from iota.system.signals import KILLED
 
 READY_S = 120.0
 """Longest that importing the preloaded modules may take."""
 SPAWN_S = 30.0
 """Longest that one fork may take, on a machine that is busy."""
+KILL_S = 10.0
+"""Longest that a killed process may take to end."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Program:
     arguments: tuple[str, ...]
     log: Path
     forked: bool = False
-    """True where it is forked from the preloaded parent."""
+    """True where it is forked from the preloaded parent, if this system can."""
     ends: bool = False
     """True where exit code 0 is a regular end; otherwise every exit is a failure."""
 
@@ -43,11 +45,15 @@ class Running:
     ended: asyncio.Future[int]
     """Resolves to the exit code; -n if signal n ended it."""
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send signal `number` to the whole process group; does nothing after the end."""
+    def stop(self) -> None:
+        """Ask the whole process group to stop; does nothing after the end."""
         if not self.ended.done():
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
+            ask_group_to_stop(self.pid)
+
+    def kill(self) -> None:
+        """End the whole process group at once; does nothing after the end."""
+        if not self.ended.done():
+            kill_group(self.pid)
 
 
 class PreloadFailed(Exception):
@@ -57,7 +63,7 @@ class PreloadFailed(Exception):
 class Launcher:
     """Starts programs, each by itself or forked from one preloaded parent, and stops those that still run.
 
-    To be used from the main thread: PR_SET_PDEATHSIG ends a child with the thread that forked it.
+    To be used from the main thread: on Linux a child ends with the thread that forked it.
     """
 
     def __init__(self, preload: tuple[str, ...], preload_log: Path, threads: int) -> None:
@@ -77,9 +83,13 @@ class Launcher:
     async def preload(self) -> None:
         """Start the preloaded parent unless it runs; returns when its imports are done.
 
+        Where a process cannot be forked after its imports there is none, and this does nothing.
+
         Raises:
             PreloadFailed: it ended, or took more than `READY_S`.
         """
+        if not CAN_FORK:
+            return
         async with self._starting:
             if self._preload is None or self._preload.dead:
                 process = await self._execute(
@@ -95,7 +105,7 @@ class Launcher:
             PreloadFailed: the parent that it is to be forked from cannot be started.
         """
         program.log.parent.mkdir(parents=True, exist_ok=True)
-        if program.forked:
+        if program.forked and CAN_FORK:
             await self.preload()
             assert self._preload is not None
             running = await self._preload.start(program)
@@ -110,9 +120,9 @@ class Launcher:
     async def stop(self, running: list[Running], grace_s: float) -> None:
         """Send SIGTERM, and after `grace_s` seconds SIGKILL to the processes that are left."""
         left = [r for r in running if not r.ended.done()]
-        for number, bound_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
+        for end, bound_s in ((Running.stop, grace_s), (Running.kill, KILL_S)):
             for process in left:
-                process.signal(number)
+                end(process)
             if left:
                 await asyncio.wait([r.ended for r in left], timeout=bound_s)
             left = [r for r in left if not r.ended.done()]
@@ -136,7 +146,7 @@ class Launcher:
                 stdout=asyncio.subprocess.PIPE if pipes else output,
                 stderr=output,
                 env=self._environment,
-                start_new_session=True,
+                **own_group(),
             )
 
 
@@ -211,5 +221,5 @@ class _Preload:
                 waiting.set_exception(failure)
         # The kernel has killed the children with their parent.
         for ended in self._ended.values():
-            ended.set_result(-signal.SIGKILL)
+            ended.set_result(-KILLED)
         self._ended.clear()

@@ -28,7 +28,6 @@ def preloaded(validator: bool) -> tuple[str, ...]:
     """Modules that the nodes share; the parent that forks them imports each once."""
     shared = (
         "torch",
-        "transformers.models.llama.modeling_llama",
         "iota.data",
         "bittensor.http_auth",
         "miner.cli",
@@ -82,7 +81,7 @@ class Programs:
 
     def validator(self, name: str = VALIDATOR) -> Program:
         """A validator, on the CPU."""
-        return self._node(name, "validator.cli:main")
+        return self._node(name, "validator.cli:main", "--device", "cpu")
 
     def export(self) -> Program:
         """`iota export` of the run, in a process of its own for its memory."""

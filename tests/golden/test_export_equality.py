@@ -14,10 +14,10 @@ import torch
 from transformers import LlamaForCausalLM
 
 from iota.model.export import export_model, exported_name
-from iota.model.stage import llama_config
+from iota.reference.llama import llama_config
 from iota.reference.pipeline import ReferenceTrainer
 from iota.spec import RunSpec
-from tests.support.small_runs import small_run
+from tests.support.small_runs import MASKED, small_run
 
 SCALED = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0, "original_positions": 8}
 """Rotary scaling that reaches into the few positions of these runs."""
@@ -46,7 +46,9 @@ np.savez(job["out"], logits=logits, padded=padded, cached=cached, uncached=uncac
 """
 
 
-def trained(tmp_path: Path, spec: RunSpec) -> tuple[ReferenceTrainer, dict[str, np.ndarray], torch.Tensor]:
+def trained(
+    tmp_path: Path, spec: RunSpec, ids: torch.Tensor | None = None
+) -> tuple[ReferenceTrainer, dict[str, np.ndarray], torch.Tensor]:
     """A model with codecs moved away from their start, and what a child process makes of its export."""
     trainer = ReferenceTrainer(spec)
     generator = torch.Generator().manual_seed(1)
@@ -57,7 +59,8 @@ def trained(tmp_path: Path, spec: RunSpec) -> tuple[ReferenceTrainer, dict[str, 
     trainer = ReferenceTrainer(spec, states)
     out = tmp_path / "model"
     export_model(spec, (s.weights for s in states), lambda _: None, out, eos_token=0, shard_bytes=40_000)
-    ids = torch.randint(0, spec.model.vocab_size, (2, 9), generator=generator)
+    if ids is None:
+        ids = torch.randint(0, spec.model.vocab_size, (2, 9), generator=generator)
     job: dict[str, Any] = {"ids": ids.tolist(), "out": str(tmp_path / "result.npz")}
     home = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     subprocess.run(
@@ -105,6 +108,17 @@ def test_a_model_without_codecs_is_transformers_own_llama(scaling: dict[str, flo
     ids = torch.randint(0, spec.model.vocab_size, (2, 9), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         assert float((llama(ids).logits - trainer.logits(ids)).abs().max()) <= 1e-6
+
+
+@pytest.mark.parametrize(("codec", "wire"), [("identity", "fp32"), ("resbm-anchor", "bf16")])
+def test_a_model_of_masked_documents_gives_for_each_what_it_has_in_packed_text(
+    tmp_path: Path, codec: str, wire: str
+) -> None:
+    spec = small_run(boundary={"codec": codec, "wire": wire}, data=MASKED)
+    documents = torch.tensor([[MASKED["eos_id"], 5, 9, 30, 41, 7], [MASKED["eos_id"], 8, 8, 50, 1, 60]])
+    trainer, result, _ = trained(tmp_path, spec, documents)
+    packed = trainer.logits(documents.view(1, 12)).view(2, 6, -1).numpy()
+    assert np.abs(result["logits"] - packed).max() <= (1e-5 if wire == "fp32" else 1e-2)
 
 
 def test_export_refuses_a_directory_with_files(tmp_path: Path) -> None:

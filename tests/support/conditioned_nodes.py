@@ -62,9 +62,10 @@ class Bench:
     machine: Machine = field(default_factory=Machine)
     node: asyncio.Task[None] | None = None
 
-    def start(self, scale: float = SCALE) -> None:
-        """Start the miner, which may not end."""
+    def start(self, scale: float = SCALE, **given: Any) -> None:
+        """Start the miner, with further settings that are given."""
         settings = MinerSettings.of(
+            **given,
             orchestrator=self.server.url,
             data_dir=self.folder / "data",
             wallet_name="w",
@@ -121,7 +122,8 @@ async def bench(folder: Path, shards: Path, manifest: Manifest, **schedule: Any)
 def one_stage(manifest: Manifest, **changes: Any) -> RunSpec:
     given: dict[str, Any] = {"stages": 1, "epochs": 1, "steps_per_epoch": 200, "microbatches": 2}
     options = tiny(**{**given, "sequence_length": 16, "sequences": 1, **changes})
-    return options.spec(manifest_id(manifest), manifest.tokenizer.vocab_size, manifest.heldout.tokens)
+    ids = manifest.tokenizer
+    return options.spec(manifest_id(manifest), ids.vocab_size, manifest.heldout.tokens, ids.eos_id)
 
 
 def made_data(folder: Path) -> Manifest:

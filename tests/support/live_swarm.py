@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -119,8 +118,9 @@ class LiveSwarm:
 
     def _prepare(self) -> RunSpec:
         manifest = prepare_data(self.options.data, "bytes", self.run_dir.store, lambda line: None)
+        ids = manifest.tokenizer
         spec = self.options.spec(
-            manifest.content_digest(), manifest.tokenizer.vocab_size, manifest.heldout.tokens
+            manifest.content_digest(), ids.vocab_size, manifest.heldout.tokens, ids.eos_id
         )
         if self.options.init is not None:
             spec = start_from(spec, self.options.init, self.run_dir.store, lambda line: None)
@@ -153,7 +153,7 @@ class LiveSwarm:
 
     async def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
-        self.running[name].signal(signal.SIGKILL)
+        self.running[name].kill()
         await asyncio.wait_for(asyncio.shield(self.running[name].ended), 10)
 
     async def restart(self, name: str) -> None:

@@ -48,7 +48,7 @@ def full_spec() -> RunSpec:
         name="full",
         model=ModelSpec(
             vocab_size=512, hidden_size=64, layers=3, heads=4, kv_heads=2, ffn_size=96,
-            rope_theta=1e21, norm_eps=1e-7, init_std=0.005,
+            rope_theta=1e21, norm_eps=1e-7, init_std=0.005, depth_scaled_init=False,
             rope_scaling=RopeScaling(
                 factor=8.5, low_freq_factor=1e-5, high_freq_factor=2, original_positions=100
             ),
@@ -57,7 +57,9 @@ def full_spec() -> RunSpec:
         boundary=BoundarySpec(
             codec="resbm", ratio=4, wire=WireDtype.INT8, hidden_ratio=1.5, anchor_rank=8
         ),
-        data=DataSpec(manifest="c" * 64, sequence_length=128, sequences=4),
+        data=DataSpec(
+            manifest="c" * 64, sequence_length=128, sequences=4, mask_documents=True, eos_id=511
+        ),
         schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2, heldout=3),
         optimizer=OptimizerSpec(
             kind=OptimizerKind.MUON, lr=5e-3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1,

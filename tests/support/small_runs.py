@@ -20,6 +20,8 @@ from iota.settings import Activations
 from iota.spec import RunSpec
 
 VOCABULARY = 61
+MASKED: dict[str, Any] = {"mask_documents": True, "eos_id": 2}
+"""Of a spec's data: attention stays inside documents."""
 
 
 def small_run(**changes: dict[str, Any] | Any) -> RunSpec:
@@ -47,12 +49,15 @@ def small_run(**changes: dict[str, Any] | Any) -> RunSpec:
 
 
 def sample(spec: RunSpec) -> Callable[[int, int, int], Tokens]:
-    """Tokens that follow from their name alone."""
+    """Tokens that follow from their name alone; of several documents in a sequence where these are masked."""
 
     def batches(epoch: int, step: int, index: int) -> Tokens:
         shape = (spec.data.sequences, spec.data.sequence_length + 1)
         rng = np.random.default_rng((spec.seed, epoch, step, index))
-        return rng.integers(0, spec.model.vocab_size, shape)
+        tokens = rng.integers(0, spec.model.vocab_size, shape)
+        if spec.data.eos_id is not None:
+            tokens[:, 3::5] = spec.data.eos_id
+        return tokens
 
     return batches
 

@@ -23,7 +23,7 @@ from tests.support.small_runs import small_run
 from validator.calibration.text import tokens
 from validator.calibration.variants import Variant, is_left_out, variants
 
-VARIANTS: Final = {variant.name: variant for variant in variants((1, 2, 3, 4), cuda=False)}
+VARIANTS: Final = {variant.name: variant for variant in variants((1, 2, 3, 4))}
 """How one process computes, by name: kernels, and 1 to 4 threads."""
 _SIZES: Final[dict[str, dict[str, Any]]] = {
     "nano": {"model": (32, 48), "data": (12, 2)},

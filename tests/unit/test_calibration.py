@@ -93,7 +93,7 @@ def test_a_run_of_one_stage_is_refused() -> None:
 
 
 def test_each_thread_count_runs_the_plain_kernels_and_bf16_leaves_out_what_torch_cannot() -> None:
-    found = variants([1, 2], cuda=True)
+    found = variants([1, 2], ["cuda"])
     assert found[0] == Variant("default-t1", environment=found[0].environment)
     assert {"default-t2", "cuda", "avx2-t1"} <= {variant.name for variant in found}
     assert any(is_left_out(variant, Precision.BF16_MASTER) for variant in found)

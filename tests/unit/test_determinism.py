@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from iota.compute.determinism import make_deterministic
+from iota.compute.cuda_device import Cuda
 
 _deterministic: Any = torch.utils.deterministic
 """Its attribute is made at run time, and unknown to type checkers."""
@@ -32,6 +32,6 @@ def test_deterministic_kernels_do_not_fill_new_memory(
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     _deterministic.fill_uninitialized_memory = True
-    make_deterministic(torch.device("cuda"))
+    Cuda(torch.device("cuda")).make_deterministic()
     assert torch.are_deterministic_algorithms_enabled()
     assert not _deterministic.fill_uninitialized_memory

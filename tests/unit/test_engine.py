@@ -296,7 +296,7 @@ def test_a_loss_is_read_with_its_gradient() -> None:
     assert read(made).loss == float(made.loss)
 
 
-def test_stage_0_hashes_every_64th_tokens_gradient_and_sends_nothing() -> None:
+def test_stage_0_hashes_its_gradient_summed_over_64_tokens_each_and_sends_nothing() -> None:
     spec = small_spec()
     engine = loaded(spec)
     engine.forward(MB, 0, None, tokens(spec))

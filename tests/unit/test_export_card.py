@@ -38,6 +38,14 @@ def test_the_model_card_says_what_the_model_is(run: StoredRun, tmp_path: Path) -
     assert json.loads((tmp_path / "model" / "generation_config.json").read_text())["pad_token_id"] == 256
 
 
+def test_the_model_card_says_how_documents_were_masked(run: StoredRun) -> None:
+    manifest = read_manifest(run.root / "store", run.spec.data.manifest)
+    data = run.spec.data.model_copy(update={"mask_documents": True, "eos_id": manifest.tokenizer.eos_id})
+    masked = run.spec.model_copy(update={"data": data})
+    cards = [model_card(spec, 1, manifest, None, None) for spec in (run.spec, masked)]
+    assert ["begin a prompt with one" in card for card in cards] == [False, True]
+
+
 def test_the_lines_of_the_model_card_ask_no_question(run: StoredRun, tmp_path: Path) -> None:
     run.write_journal()
     assert export("--run-dir", run.root, "--to", tmp_path / "model") == 0

@@ -75,3 +75,16 @@ def test_matrices_have_the_stated_spread_and_projections_into_the_residual_a_sma
         # Four uniform addends: an excess kurtosis of -6/5/4, where a normal distribution has 0.
         assert float((values / values.std()).pow(4).mean()) - 3 == pytest.approx(-0.3, abs=0.05)
     assert torch.equal(weights["norm.weight"], torch.ones(64))
+
+
+def test_without_depth_scaling_the_same_values_are_larger_by_the_root_of_the_depth() -> None:
+    scaled = small_spec()
+    flat = scaled.model_copy(update={"model": scaled.model.model_copy(update={"depth_scaled_init": False})})
+    depth = 2 * scaled.model.layers
+    for stage in range(scaled.layout.stages):
+        weights, larger = initial_weights(scaled, stage), initial_weights(flat, stage)
+        for name, values in weights.items():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                torch.testing.assert_close(values * math.sqrt(depth), larger[name])
+            else:
+                assert torch.equal(values, larger[name]), name

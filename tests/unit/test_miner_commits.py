@@ -13,15 +13,16 @@ import pytest
 
 from iota.compute import Microbatch
 from iota.compute.commitment import commitment, tensors_root
+from iota.compute.copy_thread import CopyThreadClosed
 from iota.compute.engine import Engine
 from iota.compute.fingerprint import fingerprint
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, load_state
+from iota.planning.needs import STATE_COPIES
 from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.receipts import Beginning, Commitment, OpKind
 from iota.spec import RunSpec
-from miner.committer import COPIES, CommitterClosed
 from miner.op_records import StateLost
 from tests.support.one_stage_miners import KEY, OneStageMiner, one_stage
 from tests.support.small_runs import sample
@@ -152,10 +153,10 @@ def test_a_third_copy_waits_for_one_of_two(start: Open, monkeypatch: pytest.Monk
         assert gate.begun.acquire(timeout=60)
         with pytest.raises(TimeoutError):
             third.result(0.2)
-        assert copies == COPIES - 1, "the start state is on the host already"
+        assert copies == STATE_COPIES - 1, "the start state is on the host already"
         gate.open(1)
         third.result(60)
-        assert copies == COPIES
+        assert copies == STATE_COPIES
     gate.open()
     miner.settle()
     assert versions(miner) == [0, 5, 7]
@@ -170,7 +171,7 @@ def test_the_end_of_a_life_ends_the_wait_for_a_copy(start: Open, monkeypatch: py
         third = threads.submit(miner.step, 6)
         assert gate.begun.acquire(timeout=60)
         closing = threads.submit(miner.runner.close)
-        with pytest.raises(CommitterClosed):
+        with pytest.raises(CopyThreadClosed):
             third.result(60)
         gate.open()
         closing.result(60)

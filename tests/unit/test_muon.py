@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from iota.compute import muon as module
+from iota.compute.device import Cpu, Device
+from iota.compute.devices import KINDS
 from iota.compute.muon import Muon
 from iota.compute.optim import InnerOptimizer
 from iota.compute.polar import polar
@@ -111,13 +113,14 @@ def test_gradients_stay_as_they_are() -> None:
 
 def test_bits_do_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     _, together, _ = trained(range(2))
-    monkeypatch.setattr(module, "_CPU_BATCH_BYTES", 1)
+    monkeypatch.setattr(Cpu, "cached_bytes", 1)
     assert [len(b) for b in Muon(0.9, tensors(0))._batches] == [1, 1, 1, 1]
     _, alone, _ = trained(range(2))
     assert all(torch.equal(w, alone.weights[name]) for name, w in together.weights.items())
 
 
-def test_batches_are_of_one_shape_and_bounded() -> None:
+def test_batches_are_of_one_shape_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "meta", Device)
     device = torch.device("meta")
     large = {f"m{i}": torch.empty(1024, 9216, device=device) for i in range(12)}
     large |= {f"w{i}": torch.empty(9216, 32256, device=device) for i in range(2)}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from iota.compute.offload import Lane, Mark, Offload, PlainLane
+from iota.compute.device import Event
+from iota.compute.offload import Lane, Offload
 from iota.compute.stage_pass import StagePass
 from iota.compute.state import StageState
 from iota.model.graph_sizes import kept_bytes
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 LAYERS = 4
 
 
-class Noting(PlainLane):
+class Noting(Lane):
     """A lane that notes what it is asked, and which bytes of it are on the device."""
 
     def __init__(self) -> None:
@@ -39,13 +40,13 @@ class Noting(PlainLane):
         self._note([here_N])
         return super().send(here_N)
 
-    def fetch(self, there: Sequence[Tensor], sent: Mark) -> tuple[list[Tensor], Mark]:
+    def fetch(self, there: Sequence[Tensor], sent: Event) -> tuple[list[Tensor], Event]:
         self.asked.append("fetch")
         here, mark = super().fetch(there, sent)
         self._note(here)
         return here, mark
 
-    def hold(self, mark: Mark) -> None:
+    def hold(self, mark: Event) -> None:
         self.asked.append("hold")
 
     def _note(self, tensors: list[Tensor]) -> None:

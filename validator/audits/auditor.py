@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from iota.compute.commitment import commitment
+from iota.compute.devices import device_of
 from iota.compute.state import StageState
 from iota.protocol.receipts import Receipt
 from validator.audits.budget import Worker
@@ -47,8 +50,12 @@ class Auditor:
                 return await self._fetched(job)
 
     def unload(self) -> None:
-        """Free the replay, since it and another state might not fit in memory together."""
+        """Free the replay, since it and another state might not fit in memory together.
+
+        Memory that torch reserved on an accelerator is given back, to a miner on the same one for instance.
+        """
         self._replay = self._start = None
+        device_of(torch.device(self._options.device)).release()
 
     async def _afresh(self, job: _Afresh) -> object:
         match job:

@@ -18,12 +18,13 @@ class Budget:
     """Caps the process's share of the machine: CPU seconds / (wall seconds x cores).
 
     The share is over the whole life of the process, so unused time is saved up, and imports and
-    networking count.
+    networking count. Of an accelerator it is the share of the time in which units run.
 
     Args:
         share: the cap, in (0, 1]. Raises ValueError outside it.
         cores: of the machine; None asks the system.
         already_s: how long ago the process began.
+        accelerator: whether units compute on one.
         wall, cpu: clocks in seconds.
     """
 
@@ -33,6 +34,7 @@ class Budget:
         *,
         cores: int | None = None,
         already_s: float = 0.0,
+        accelerator: bool = False,
         wall: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.process_time,
     ) -> None:
@@ -43,18 +45,28 @@ class Budget:
         self._wall, self._cpu = wall, cpu
         self._started = wall() - already_s
         self.paused_s = 0.0
+        self._accelerator, self._unit_s = accelerator, 0.0
+
+    def ran(self, seconds: float) -> None:
+        """A unit has run for so long."""
+        self._unit_s += seconds
 
     @property
     def share(self) -> float:
         """Share of the machine's compute used since the process began."""
-        wall = (self._wall() - self._started) * self._cores
-        return self._cpu() / wall if wall > 0 else 0.0
+        wall = self._wall() - self._started
+        return self._used_s / wall if wall > 0 else 0.0
 
     @property
     def owed_s(self) -> float:
         """Wall seconds until the share is back under the cap; 0 while it is under it."""
         wall = self._wall() - self._started
-        return max(0.0, self._cpu() / (self.allowed * self._cores) - wall)
+        return max(0.0, self._used_s / self.allowed - wall)
+
+    @property
+    def _used_s(self) -> float:
+        """Seconds of the whole machine, or of its accelerator if that is more."""
+        return max(self._cpu() / self._cores, self._unit_s if self._accelerator else 0.0)
 
     async def pause(self) -> None:
         """Wait while above the cap. It has no deadline of its own."""
@@ -83,7 +95,10 @@ class Worker:
         try:
             return unit()
         finally:
-            self.busy_s += time.perf_counter() - started
+            took = time.perf_counter() - started
+            self.busy_s += took
+            if self.budget is not None:
+                self.budget.ran(took)
 
     def close(self) -> None:
         """Finish the running unit, discard the queued ones and end the thread."""

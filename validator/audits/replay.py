@@ -17,6 +17,7 @@ from torch import Tensor
 from iota.codec.wire_dtype import payload_tensor
 from iota.compute.commitment import commitment
 from iota.compute.determinism import device_class
+from iota.compute.devices import device_of
 from iota.compute.engine import Engine, EngineFactory
 from iota.compute.errors import BadValueError
 from iota.compute.fingerprint import fingerprint
@@ -73,7 +74,7 @@ class OwnFingerprint:
 
     def equals(self, shown: Shown, spec: RunSpec, stage: int, options: ReplayOptions) -> bool:
         """Whether this machine's device, as torch is set now, gives the fingerprint that a miner showed."""
-        if shown.fingerprint is None:
+        if shown.fingerprint is None or not device_of(torch.device(options.device)).repeats:
             return False
         asked = (shown.nonce, options.threads)
         if self._asked != asked:
@@ -133,7 +134,9 @@ class Replay:
         if self.spec.is_heldout(mb.index):
             return self._checked(receipt, job.sent, evaluate, read)
         if receipt.kind is OpKind.FORWARD:
-            return self._checked(receipt, job.sent, run_forward, read)
+            found = self._checked(receipt, job.sent, run_forward, read)
+            engine.drop(mb)  # its graph would stay until the STEP
+            return found
         if forward is None:
             return self._checked(receipt, job.sent, recompute_backward, gradient)
         mismatch = self._checked(forward, job.forward_sent, run_forward, read)

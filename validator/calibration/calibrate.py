@@ -102,6 +102,6 @@ def _fitted(spec: RunSpec, folder: Path) -> list[Fitted]:
 
 def _pair_name(classes: tuple[str, str]) -> str:
     """`avx2-avx512` of two CPU classes; of a GPU its name."""
-    places = {"cpu": 2, "cuda": 1}
+    places = {"cpu": 2, "cuda": 1, "mps": 1}
     parts = (name.split("/") for name in classes)
     return "-".join(part[places.get(part[0], 0)].lower().replace(" ", "_") for part in parts)

@@ -62,12 +62,13 @@ def calibrate(
     """
     import torch
 
+    from iota.compute.devices import accelerators
     from validator.calibration.calibrate import calibrate as run
     from validator.calibration.variants import variants
 
     torch.set_num_threads(1)  # comparing: threads that wait for one another are slow beside other programs
     plan = _plan(spec, precision, optimizer, wire, model, segments, steps)
-    found = variants(sorted(set(threads or (1, 2))), cuda=torch.cuda.is_available())
+    found = variants(sorted(set(threads or (1, 2))), accelerators())
     fitted = run(plan, found, out, lambda line: typer.echo(line, err=True))
     _show(fitted)
     _plot(fitted)

@@ -40,14 +40,17 @@ _ALL_THREADS: Final = ("default", "aten-avx2")
 """Kernels that are run with every number of threads; the others with the least."""
 
 
-def variants(threads: Sequence[int], *, cuda: bool) -> list[Variant]:
-    """All variants. The first one leads: the others replay what it sent."""
+def variants(threads: Sequence[int], accelerators: Sequence[str] = ()) -> list[Variant]:
+    """All variants: on the CPU, and one on each accelerator, a torch device.
+
+    The first one leads: the others replay what it sent.
+    """
     found = [
         Variant(f"{name}-t{count}", "cpu", count, {**_PASSIVE, **environment})
         for name, environment in _KERNELS.items()
         for count in (threads if name in _ALL_THREADS else threads[:1])
     ]
-    return [*found, Variant("cuda", "cuda", threads[0], _PASSIVE)] if cuda else found
+    return found + [Variant(device, device, threads[0], _PASSIVE) for device in accelerators]
 
 
 def is_left_out(variant: Variant, precision: Precision) -> bool:

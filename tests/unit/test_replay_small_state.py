@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from iota.compute.rounding import random_bits
+from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.messages import AuditKind, Outcome
 from tests.support import audit_benches as benches
 from tests.support.audit_benches import Open
+from tests.support.audited_miners import Honest, Miner
 from tests.support.audited_runs import DEVICE, World
 from tests.support.small_runs import small_run
 from tests.unit.test_replay import OFTEN, OTHER
@@ -55,10 +58,18 @@ async def test_who_rounds_moments_or_sums_to_the_nearest_fails_its_segment(
     def half(index_N: Tensor, a: int | Tensor, b: int | Tensor) -> Tensor:
         return torch.full_like(index_N, 1 << 15)
 
+    class ToNearest(Honest):
+        """Shows the class of a device that rounds as it should."""
+
+        def fingerprint(self, miner: Miner, nonce: str) -> Fingerprint:
+            with monkeypatch.context() as patched:
+                patched.setattr("iota.compute.rounding.random_bits", random_bits)
+                return super().fingerprint(miner, nonce)
+
     with monkeypatch.context() as patched:
         patched.setattr("iota.compute.rounding.random_bits", half)
-        world = World(small_run(optimizer=form, audit=OFTEN))
+        world = World(small_run(optimizer=form, audit=OFTEN), {1: ToNearest()})
         world.train()
     bench = await open_bench(world)
     result = await bench.audit(1, AuditKind.SEGMENT, step=0)
-    assert result.outcome is Outcome.FAIL
+    assert (result.outcome, result.profile) == (Outcome.FAIL, "exact")

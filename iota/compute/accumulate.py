@@ -47,7 +47,9 @@ class OpenStep:
         """
         entry.retain_grad()
         self._sums.rounding = None if self._seed is None else sum_rounding(self._seed, mb, len(self.summed))
-        torch.autograd.backward(output, gradient)
+        # The dot product passes `gradient` on as it is; given beside `output`, autograd would import sympy.
+        loss = output if gradient is None else torch.dot(output.flatten(), gradient.flatten())
+        torch.autograd.backward(loss)
         assert entry.grad is not None
         if not all_finite(entry.grad, *self._sums.tensors.values()):
             self.clear()

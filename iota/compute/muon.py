@@ -22,9 +22,7 @@ _CPU_BATCH_BYTES: Final = 5 << 19
 class Muon:
     """The updates that the momenta of named matrices make. It has no weights."""
 
-    def __init__(
-        self, momentum: float, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, momentum: float, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
         """`moments` are all of the stage: what this one reads and writes."""
         self._momentum = momentum
         self._momenta = {name: open_moment(moments, f"momentum_buffer.{name}") for name in weights}

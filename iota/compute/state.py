@@ -127,7 +127,8 @@ def check_intact(data: bytes, spec: RunSpec, stage: int) -> None:
     weights = spec.precision.weight_bytes * spec.outer.part_elements
     parts = {"moments": moments_part_bytes(spec.outer.part_elements)}
     roots = {
-        group: merkle_root(leaves(_extents(data, file, group), parts.get(group, weights))) for group in _GROUPS
+        group: merkle_root(leaves(_extents(data, file, group), parts.get(group, weights)))
+        for group in _GROUPS
     }
     if file.metadata != roots:
         raise StateError(_OTHER_ROOTS)

@@ -116,6 +116,12 @@ def test_streams_of_weights_moments_and_sums_have_nothing_in_common() -> None:
     step = Rounding(7, 1, 3)
     keys = {
         r.keys("w", 0)
-        for r in (step, step.of("moments"), step.of("sums/0"), step.of("sums/1"), Rounding(7, 1, 4).of("sums/0"))
+        for r in (
+            step,
+            step.of("moments"),
+            step.of("sums/0"),
+            step.of("sums/1"),
+            Rounding(7, 1, 4).of("sums/0"),
+        )
     }
     assert len(keys) == 5

@@ -23,7 +23,7 @@ from iota.planning import (
     plan_table,
     segments_until,
 )
-from iota.spec import RunSpec
+from iota.spec import OptimizerKind, RunSpec
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at
 
 app = typer.Typer()
@@ -89,13 +89,20 @@ def _show(plan: PlanTable, spec: RunSpec, link_mbps: float, device_tflops: float
     )
     console.print(f"Cut {','.join(str(s.layers) for s in plan.stages)}; {speed}; balance {plan.balance:.0%}.")
     held = f"{counted(plan.in_flight, 'microbatch')} of {counted(plan.microbatch_tokens, 'token')} in flight"
-    state = "bf16 weights and fp32 moments" if spec.precision.holds_bf16 else "fp32 state"
-    console.print(f"Memory counts {held}, and {state}; disk the snapshots of two epochs.")
+    console.print(f"Memory counts {held}, and {_state(spec)}; disk the snapshots of two epochs.")
     console.print(f"The run trains on {counted(plan.run_tokens, 'token')}.")
     console.print(_heldout(plan, spec.schedule.heldout))
     console.print(_verdict(plan, link_mbps))
     for line in _audits(plan.audits, spec):
         console.print(line)
+
+
+def _state(spec: RunSpec) -> str:
+    """The number formats of what a stage holds."""
+    own = spec.optimizer
+    weights = "bf16" if spec.precision.holds_bf16 else "fp32"
+    moments = "" if own.kind is OptimizerKind.SGD else f", {own.moments} moments"
+    return f"{weights} weights{moments}, {own.gradient_sums} sums of gradients"
 
 
 def _heldout(plan: PlanTable, microbatches: int) -> str:

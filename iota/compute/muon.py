@@ -35,9 +35,9 @@ class Muon:
         """Take the gradients into the momenta, and yield all updates, a batch of one shape at a time.
 
         An update is to be subtracted from its weight, times `iota.model.updates.muon_scale` and the learning
-        rate; its dtype is that of `polar`. The momentum is Nesterov's: m <- mu m + (1 - mu) g, rounded to what
-        is kept of it, and what is orthogonalised is g + mu (m - g). `gradients` are fp32 or bf16, taken times
-        `scale`, and stay as they are; `rounding` is None where momenta are fp32.
+        rate; its dtype is that of `polar`. The momentum is Nesterov's: m <- mu m + (1 - mu) g, rounded to
+        what is kept of it, and what is orthogonalised is g + mu (m - g). `gradients` are fp32 or bf16, taken
+        times `scale`, and stay as they are; `rounding` is None where momenta are fp32.
         """
         for batch in self._batches:
             ahead_BRC = self._ahead(batch, gradients, scale, rounding)

@@ -92,8 +92,8 @@ def load_state(source: bytes | Path, spec: RunSpec, stage: int) -> StageState:
     """Read a state of `stage`, and check it against the spec.
 
     Names, shapes, dtypes and extents are checked in the header, before any tensor is made. Every value must
-    be finite, and second moments, scales and step counts not negative. The tensors of a file on disk must have the
-    roots that `save_state` wrote; of bytes a receipt says what they must be. Raises StateError.
+    be finite, and second moments, scales and step counts not negative. The tensors of a file on disk must
+    have the roots that `save_state` wrote; of bytes a receipt says what they must be. Raises StateError.
     """
     try:
         file = _checked_header(source, spec, stage)
@@ -126,10 +126,8 @@ def check_intact(data: bytes, spec: RunSpec, stage: int) -> None:
         raise StateError(f"the state is no file of this stage: {error}") from error
     weights = spec.precision.weight_bytes * spec.outer.part_elements
     parts = {"moments": moments_part_bytes(spec.outer.part_elements)}
-    roots = {
-        group: merkle_root(leaves(_extents(data, file, group), parts.get(group, weights)))
-        for group in _GROUPS
-    }
+    found = {group: leaves(_extents(data, file, group), parts.get(group, weights)) for group in _GROUPS}
+    roots = {group: merkle_root(digests) for group, digests in found.items()}
     if file.metadata != roots:
         raise StateError(_OTHER_ROOTS)
 

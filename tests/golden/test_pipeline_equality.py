@@ -76,7 +76,7 @@ def test_stages_with_small_moments_and_sums_equal_the_model_unsplit(
 def test_a_segment_repeats_from_a_snapshot_to_the_bit(
     tmp_path: Path, precision: str, moments: str, kind: str
 ) -> None:
-    """As a validator repeats it: from the file of the state at its start, `delayed` with the version before."""
+    """As a validator repeats it: from the file of the state at its start."""
     optimizer = {"kind": kind, "moments": moments, "gradient_sums": "bf16"}
     spec = small_run(precision=precision, schedule={"pipeline": "delayed"}, optimizer=optimizer)
     first, again = EnginePipeline(spec), EnginePipeline(spec)

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from iota.compute.errors import StateError
 from iota.compute.state import StageState, load_state, state_bytes, zero_moments
 from iota.model.initial import initial_weights
-from iota.model.layout import run_shapes
 from iota.objects import part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts, initial_base, read_base

@@ -111,6 +111,7 @@ def the_spec(kind: str, precision: Precision = Precision.FP32, steps: int = 6, *
     clip=st.sampled_from([1.0, 0.01, None]),
     joined=st.integers(0, 6),
     precision=st.sampled_from([Precision.FP32, Precision.BF16_SR]),
+    moments=st.sampled_from(["fp32", "bf16", "int8"]),
 )
 def test_honest_steps_stay_inside_whatever_the_gradients(
     kind: str,
@@ -124,10 +125,10 @@ def test_honest_steps_stay_inside_whatever_the_gradients(
     clip: float | None,
     joined: int,
     precision: Precision,
+    moments: str,
 ) -> None:
-    spec = the_spec(
-        kind, precision, lr=rate, betas=betas, eps=eps, weight_decay=decay, state=state, clip=clip
-    )
+    adamw = {"betas": betas, "eps": eps, "moments": moments}
+    spec = the_spec(kind, precision, lr=rate, weight_decay=decay, state=state, clip=clip, **adamw)
     start = flatten(initial_weights(spec, STAGE)).numpy()
     base, optimizer = OuterState(start, np.zeros_like(start)), None
     for epoch in range(3):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from blake3 import blake3
 from pydantic import BaseModel, ValidationError
 
@@ -30,7 +29,6 @@ from iota.data.reader import decode
 from iota.data.sequences import Span
 from iota.identity.signatures import signing_bytes
 from iota.model.initial import initial_weights
-from iota.model.layout import run_shapes
 from iota.objects import part_count, part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts

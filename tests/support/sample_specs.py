@@ -7,9 +7,11 @@ from iota.spec import (
     BoundarySpec,
     DataSpec,
     Decay,
+    GradientSums,
     InitSpec,
     LayoutSpec,
     ModelSpec,
+    Moments,
     OptimizerKind,
     OptimizerSpec,
     OuterSpec,
@@ -62,7 +64,7 @@ def full_spec() -> RunSpec:
         optimizer=OptimizerSpec(
             kind=OptimizerKind.MUON, lr=5e-3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1,
             muon_momentum=0.9, clip=None, state=StateRule.RESET, warmup_steps=3, decay=Decay.COSINE,
-            final_lr=0.05,
+            final_lr=0.05, moments=Moments.INT8, gradient_sums=GradientSums.BF16,
         ),
         outer=OuterSpec(eta=0.7, momentum=0.9, momentum_warmup=4, part_elements=1000),
         audit=AuditSpec(

@@ -65,6 +65,11 @@ def refused(*assignments: str) -> str:
             "choose muon",
         ),
         (
+            ["optimizer.kind=sgd", "optimizer.moments=int8"],
+            ["optimizer.moments", "optimizer.kind sgd"],
+            "choose adamw or muon",
+        ),
+        (
             ["optimizer.decay=constant", "optimizer.final_lr=0.2"],
             ["optimizer.final_lr", "optimizer.decay is constant"],
             "choose cosine",

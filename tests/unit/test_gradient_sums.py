@@ -17,6 +17,7 @@ from iota.compute import (
 from iota.compute.accumulate import OpenStep
 from iota.compute.clip import mean_and_clip
 from iota.compute.errors import BadValueError
+from iota.compute.gradient_scale import scaled
 from iota.compute.precision import operand_dtypes
 from iota.compute.state import StageState
 from iota.compute.versions import Versions
@@ -71,6 +72,50 @@ def test_a_gradient_with_bad_values_is_refused_and_left_as_it_is(bad: float) -> 
         mean_and_clip(sums, 1, 1.0)
     for name, each in sums.items():
         torch.testing.assert_close(each, before[name], equal_nan=True, rtol=0, atol=0)
+
+
+def added(opened: OpenStep, gradients: list[torch.Tensor]) -> torch.Tensor:
+    """The sum of these gradients of the one leaf `a`."""
+    for index, gradient in enumerate(gradients):
+        entry = torch.ones((), requires_grad=True)
+        output = (opened.leaves["a"] * gradient).sum() * entry
+        opened.backward(output, None, entry, dataclasses.replace(MB, index=index))
+    return opened.sums["a"]
+
+
+def test_bf16_sums_are_rounded_by_the_place_of_each_microbatch_and_repeat() -> None:
+    gradients = [torch.full((4096,), 1.0 + 2**-9), torch.full((4096,), 2**-9)]
+    leaf = {"a": torch.zeros(4096)}
+    first, again, other = (added(OpenStep(0, leaf, rounded_by=seed), gradients) for seed in (7, 7, 8))
+    assert first.dtype is torch.bfloat16
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert float(first.float().mean()) == pytest.approx(1 + 2**-8, abs=4e-4), "without bias"
+    opened = OpenStep(0, leaf, rounded_by=7)
+    added(opened, gradients[::-1])
+    opened.clear()
+    assert torch.equal(added(opened, gradients), first), "summed again after it was discarded"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bf16_sum_that_is_not_finite_is_discarded(bad: float) -> None:
+    opened = OpenStep(0, {"a": torch.zeros(300)}, rounded_by=7)
+    good, wrong = torch.ones(300), torch.ones(300)
+    wrong[5] = bad
+    with pytest.raises(BadValueError):
+        added(opened, [good, wrong])
+    assert (opened.sums, opened.summed) == ({}, [])
+
+
+@pytest.mark.parametrize("threshold", [1.0, math.inf])
+def test_the_mean_of_bf16_sums_is_left_to_who_reads_them(threshold: float) -> None:
+    exact = {"a": torch.randn(50, 7).bfloat16().float(), "b": torch.ones(3)}
+    kept = {name: each.bfloat16() for name, each in exact.items()}
+    before = {name: each.clone() for name, each in kept.items()}
+    norm, scale = mean_and_clip(kept, 3, threshold)
+    assert all(torch.equal(each, before[name]) for name, each in kept.items()), "they are not rounded again"
+    assert norm == mean_and_clip(exact, 3, threshold).norm
+    assert all(torch.equal(scaled(kept[name], scale), each) for name, each in exact.items())
 
 
 def test_an_applied_steps_sums_are_freed_at_once() -> None:

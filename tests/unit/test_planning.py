@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import miner.cli
 from iota.cli.main import main
+from iota.compute import Microbatch
 from iota.compute.devices import resolve_device
 from iota.compute.engine import Engine
 from iota.compute.state import StageState, state_bytes
 from iota.console.command import run_command
 from iota.data.passes import check_passes
-from iota.model.layout import count, run_shapes
 from iota.model.proposal import make_spec
 from iota.objects.sizes import max_plan_bytes, planned_frames
 from iota.planning import (
@@ -32,10 +33,11 @@ from iota.planning import (
     stageless,
 )
 from iota.settings import Activations
-from iota.spec import Precision
+from iota.spec import Precision, RunSpec
 from iota.spec.draft import from_assignments
 from orchestrator.run import orchestrate
 from tests.support.data_sets import prepare_made_up
+from tests.support.small_engines import tensor, tokens
 from tests.support.small_spec import small_spec
 
 SPEC = make_spec({}, "0" * 64, 257)
@@ -54,11 +56,25 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 # ---- what is needed ------------------------------------------------------------------------------
 
 
+def one_sum(spec: RunSpec, held: Engine) -> dict[str, Tensor]:
+    """The sum of gradients after a microbatch."""
+    mb = Microbatch(0, 0, 0)
+    if held.stage == spec.last_stage:
+        held.loss(mb, 0, tensor(), tokens(spec))
+    else:
+        held.forward(mb, 0, None, tokens(spec))
+        held.backward(mb, 0, tensor())
+    return held._steps[0].sums
+
+
 @pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize(("moments", "sums"), [("fp32", "fp32"), ("bf16", "bf16"), ("int8", "bf16")])
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("pipeline", ["sync", "delayed"])
-def test_the_state_is_what_an_engine_holds(kind: str, pipeline: str, precision: Precision) -> None:
-    optimizer = {"lr": 1e-3, "kind": kind}
+def test_the_state_is_what_an_engine_holds(
+    kind: str, pipeline: str, moments: str, sums: str, precision: Precision
+) -> None:
+    optimizer = {"lr": 1e-3, "kind": kind, "moments": moments, "gradient_sums": sums}
     spec = small_spec(optimizer=optimizer, schedule={"pipeline": pipeline}, precision=precision)
     versions = 1 if pipeline == "sync" else 2
     for stage in range(2):
@@ -69,7 +85,7 @@ def test_the_state_is_what_an_engine_holds(kind: str, pipeline: str, precision: 
         used = held._versions.weights.values(), held._versions.operands(0).values()
         storages = {t.data_ptr(): t.nbytes for t in chain(*used)}
         assert needs.weights == versions * sum(storages.values())
-        assert needs.gradients == versions * 4 * count(run_shapes(spec, stage))
+        assert needs.gradients == versions * sum(t.nbytes for t in one_sum(spec, held).values())
         kept = 2 * spec.commitments * len(state_bytes(held.state()))
         assert kept <= needs.snapshots
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from iota.data import Manifest
 from iota.spec import (
     SPEC_VERSION,
+    AuditSpec,
     Frozen,
     OptimizerSpec,
     Positive,
@@ -22,24 +23,27 @@ from iota.spec import (
 from iota.spec.run_spec import OLDEST_SPEC
 from tests.support.sample_specs import full_spec, tiny_spec
 
+FIRST_VERSION = SPEC_VERSION
+"""Later versions are later than today's."""
+
 
 class LaterOptimizer(OptimizerSpec):
-    noise: Annotated[float, Since(2, before=0.0)] = 0.5
+    noise: Annotated[float, Since(FIRST_VERSION + 1, before=0.0)] = 0.5
 
 
 class Sparsity(Frozen):
     share: float = 0.1
-    rounds: Annotated[int, Since(3, before=1)] = 4
+    rounds: Annotated[int, Since(FIRST_VERSION + 2, before=1)] = 4
 
 
 class LaterSpec(RunSpec):
     """The spec as later versions may have it: fields at the top, in a part, and a part of its own."""
 
-    oldest: ClassVar[int] = 1
-    version: Positive = 3
+    oldest: ClassVar[int] = FIRST_VERSION
+    version: Positive = FIRST_VERSION + 2
     optimizer: LaterOptimizer
-    quorum: Annotated[int, Since(2, before=1)] = 3
-    sparsity: Annotated[Sparsity | None, Since(2, before=None)] = Sparsity()
+    quorum: Annotated[int, Since(FIRST_VERSION + 1, before=1)] = 3
+    sparsity: Annotated[Sparsity | None, Since(FIRST_VERSION + 1, before=None)] = Sparsity()
     layers: tuple[Sparsity, ...] = (Sparsity(),)
 
 
@@ -48,11 +52,11 @@ FIRST = LATER.model_dump(
     mode="json",
     exclude={"quorum", "sparsity"},
 ) | {
-    "version": 1,
+    "version": FIRST_VERSION,
     "optimizer": tiny_spec().optimizer.model_dump(mode="json"),
     "layers": [{"share": 0.1}],
 }
-"""A document of version 1, as the build that knew no other wrote it."""
+"""A document of the first version, as the build that knew no other wrote it."""
 
 
 def read(document: dict[str, Any]) -> LaterSpec:
@@ -61,7 +65,7 @@ def read(document: dict[str, Any]) -> LaterSpec:
 
 def test_a_later_build_gives_an_earlier_document_the_same_bytes_and_id() -> None:
     class First(RunSpec):
-        oldest: ClassVar[int] = 1
+        oldest: ClassVar[int] = FIRST_VERSION
         layers: tuple[dict[str, float], ...]
 
     assert read(FIRST).canonical() == First.model_validate(FIRST).canonical()
@@ -78,13 +82,14 @@ def test_later_fields_have_the_value_that_reproduces_the_document_and_not_the_de
 def test_a_part_that_a_document_leaves_out_is_that_of_the_documents_version() -> None:
     short = {name: value for name, value in FIRST.items() if name != "layers"}
     assert read(short) == read(FIRST)
-    middle = read(short | {"version": 2})
+    middle = read(short | {"version": FIRST_VERSION + 1})
     assert middle.sparsity is not None
     assert (middle.quorum, middle.sparsity.share, middle.sparsity.rounds) == (3, 0.1, 1)
 
 
 def test_a_document_holds_the_fields_of_its_version_and_no_others() -> None:
-    held = {v: json.loads(read(FIRST | {"version": v}).canonical()) for v in (1, 2, 3)}
+    versions = {v: FIRST | {"version": FIRST_VERSION + v - 1} for v in (1, 2, 3)}
+    held = {v: json.loads(read(document).canonical()) for v, document in versions.items()}
     assert {"quorum", "sparsity"} & held[1].keys() == set()
     assert "noise" not in held[1]["optimizer"]
     assert (held[2]["quorum"], held[2]["optimizer"]["noise"]) == (3, 0.5)
@@ -119,22 +124,24 @@ def test_an_earlier_document_keeps_its_version_inside_a_message() -> None:
     ],
 )
 def test_a_field_that_is_newer_than_the_document_is_refused(change: dict[str, Any], name: str) -> None:
-    message = f"{name} came with version [23], and this is a document of version 1: leave it out"
+    later = f"({FIRST_VERSION + 1}|{FIRST_VERSION + 2})"
+    message = f"{name} came with version {later}, and this is a document of version {FIRST_VERSION}: leave"
     with pytest.raises(ValidationError, match=message):
         read(FIRST | change)
 
 
 def test_parts_made_in_code_follow_the_version_too() -> None:
     parts = {name: getattr(LATER, name) for name in RunSpec.model_fields if name not in ("version", "init")}
-    made = LaterSpec(version=1, **parts | {"optimizer": LaterOptimizer(lr=1e-3)})
+    made = LaterSpec(version=FIRST_VERSION, **parts | {"optimizer": LaterOptimizer(lr=1e-3)})
     assert (made.quorum, made.optimizer.noise) == (1, 0.0)
-    with pytest.raises(ValidationError, match="noise came with version 2"):
-        LaterSpec(version=1, **parts | {"optimizer": LaterOptimizer(lr=1e-3, noise=0.1)})
+    with pytest.raises(ValidationError, match=f"noise came with version {FIRST_VERSION + 1}"):
+        LaterSpec(version=FIRST_VERSION, **parts | {"optimizer": LaterOptimizer(lr=1e-3, noise=0.1)})
 
 
-@pytest.mark.parametrize("version", [0, 4, -1, "1", None, 1.5, [1]])
+@pytest.mark.parametrize("version", [0, FIRST_VERSION - 1, FIRST_VERSION + 3, -1, "1", None, 1.5, [1]])
 def test_an_unknown_version_is_refused_naming_both(version: Any) -> None:
-    with pytest.raises(ValidationError, match="is not read here: this build reads versions 1 to 3") as told:
+    span = f"versions {FIRST_VERSION} to {FIRST_VERSION + 2}"
+    with pytest.raises(ValidationError, match=f"is not read here: this build reads {span}") as told:
         read(FIRST | {"version": version})
     assert f"LaterSpec version {version!r}" in str(told.value)
 
@@ -147,12 +154,12 @@ def test_a_spec_of_before_its_oldest_version_is_refused() -> None:
 
 
 def test_a_text_that_does_not_say_its_version_is_refused() -> None:
-    with pytest.raises(ValidationError, match='give "version": 3'):
+    with pytest.raises(ValidationError, match=f'give "version": {FIRST_VERSION + 2}'):
         read({name: value for name, value in FIRST.items() if name != "version"})
 
 
 def test_a_default_that_is_left_out_and_one_that_is_written_have_one_id() -> None:
-    spec = tiny_spec()
+    spec = full_spec().model_copy(update={"audit": AuditSpec()})
     short = {"version": SPEC_VERSION} | spec.model_dump(mode="json", exclude_defaults=True)
     assert "audit" not in short
     assert RunSpec.model_validate_json(json.dumps(short)).id == spec.id

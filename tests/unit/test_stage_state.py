@@ -14,6 +14,7 @@ import torch
 
 from iota.compute import StateError
 from iota.compute.commitment import commitment
+from iota.compute.moments import decoded_moment, is_scale
 from iota.compute.optim import InnerOptimizer
 from iota.compute.rounding import rounding_of
 from iota.compute.state import StageState, check_intact, load_state, save_state, state_bytes, tensors_digest
@@ -98,6 +99,57 @@ def test_a_file_with_the_roots_of_another_state_is_damaged(tmp_path: Path) -> No
         load_state(path, spec, 1)
     with pytest.raises(StateError, match="roots"):
         check_intact(path.read_bytes(), spec, 1)
+
+
+SMALL = {"kind": "adamw", "lr": 1e-2, "moments": "int8"}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("moments", ["bf16", "int8"])
+def test_a_state_with_small_moments_goes_on_from_its_file_to_the_bit(
+    tmp_path: Path, moments: str, kind: str
+) -> None:
+    spec = small_spec(optimizer=SMALL | {"kind": kind, "moments": moments}, precision="bf16-sr")
+    first, path = stepped(spec, 2), tmp_path / "state"
+    save_state(first, path, roots(first))
+    check_intact(path.read_bytes(), spec, 1)
+    loaded = load_state(path, spec, 1)
+    assert same(loaded, first)
+    assert same(stepped(spec, 1, first), stepped(spec, 1, loaded))
+    assert not same(stepped(spec, 1, first), stepped(spec, 1, StageState(first.weights)))
+    assert path.stat().st_size < snapshot_bytes(spec, 1)
+
+
+@pytest.mark.parametrize(("written", "read"), [("fp32", "int8"), ("bf16", "int8"), ("int8", "fp32")])
+def test_a_state_with_moments_of_another_format_is_refused(written: str, read: str) -> None:
+    data = state_bytes(stepped(small_spec(optimizer=SMALL | {"moments": written}), 1))
+    with pytest.raises(StateError, match=r"other tensors|is not"):
+        load_state(data, small_spec(optimizer=SMALL | {"moments": read}), 1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0, -1e-30, 3e38])
+def test_scales_that_are_not_in_order_are_refused(bad: float) -> None:
+    """The last one gives values beyond fp32."""
+    spec = small_spec(optimizer=SMALL)
+    state = stepped(spec, 1)
+    state.moments["exp_avg_sq_scale.head.weight"][0] = bad
+    with pytest.raises(StateError, match=r"exp_avg_sq_scale\.head"):
+        load_state(state_bytes(state), spec, 1)
+
+
+def test_any_codes_of_a_strangers_state_are_values() -> None:
+    spec = small_spec(optimizer=SMALL)
+    state = stepped(spec, 1)
+    for name, moment in state.moments.items():
+        if moment.element_size() == 1:
+            moment.view(torch.uint8).random_(0, 256)
+        elif "_scale." in name:
+            moment.fill_(1.7e38)
+    for name in load_state(state_bytes(state), spec, 1).moments:
+        if not is_scale(name):
+            values = decoded_moment(state.moments, name)
+            assert bool(values.isfinite().all())
+            assert not name.startswith("exp_avg_sq.") or bool((values >= 0).all())
 
 
 @pytest.mark.parametrize(("written", "read"), [("fp32", "bf16-sr"), ("bf16-sr", "fp32")])

@@ -12,8 +12,8 @@ from validator.core.results import Bounds, Quantity
 MAX_BOUND: Final = 0.5
 """No bound is above it, whatever a spec says: zeros, or twice the value, never pass."""
 _MAX_ROUNDED: Final = 0.75
-"""The same of the change that Muon makes to weights, or from a momentum, that is rounded stochastically in few
-bits. Zeros and twice the value are off by 1."""
+"""The same of the change that Muon makes to bf16 weights, or from an int8 momentum. Zeros and twice the value
+are off by 1."""
 _ROUNDED: Final = (Quantity.CHANGE, Quantity.CHANGE_TENSOR)
 _BF16: Final = 10
 """bf16 compute is allowed so many times as much as fp32."""
@@ -72,8 +72,9 @@ COMPARED: Final = {
 def declared_bounds(spec: RunSpec, depth: int) -> Bounds:
     """Each quantity's bound at a depth (`Profile.depths`): its factor times `audit.tolerance`, at most 1/2.
 
-    The exception is Muon's change in `bf16-sr` or with int8 moments, at most 3/4. Where one token makes nearly all of a gradient,
-    Muon's update is off by a third of it, most of that noise, and so is a third of the roundings.
+    The exception is Muon's change in `bf16-sr` or with int8 moments, at most 3/4. Where one token makes
+    nearly all of a gradient, Muon's update is off by a third of it, most of that noise, and so is a third of
+    the roundings.
 
     In bf16 compute it is 10 times as much, in fp32 with Muon 3 times. At depth 1 of fp32 compute what no
     update has changed has a narrower bound.

@@ -1,0 +1,64 @@
+"""Audits of epochs whose moments and sums of gradients are kept in few bits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import torch
+
+from iota.compute.rounding import Rounding
+from iota.protocol.messages import AuditKind, Outcome
+from tests.support import audit_benches as benches
+from tests.support.audit_benches import Open
+from tests.support.audited_runs import DEVICE, World
+from tests.support.small_runs import small_run
+from tests.unit.test_replay import OFTEN, OTHER
+
+
+@pytest.fixture
+async def open_bench() -> AsyncIterator[Open]:
+    async with benches.opened() as make:
+        yield make
+
+
+@pytest.mark.parametrize("device", [DEVICE, OTHER])
+@pytest.mark.parametrize("moments", ["bf16", "int8"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+async def test_small_moments_and_sums_are_replayed_with_their_roundings(
+    optimizer: str, moments: str, device: str, open_bench: Open
+) -> None:
+    """To the bit, or within the bounds, also with moments that were carried over."""
+    spec = small_run(
+        precision="bf16-sr",
+        schedule={"pipeline": "delayed"},
+        optimizer={"kind": optimizer, "state": "carry", "moments": moments, "gradient_sums": "bf16"},
+        audit=OFTEN,
+    )
+    world = World(spec, device=device)
+    for epoch in range(2):
+        world.train(epoch)
+    bench = await open_bench(world, 1)
+    for miner in bench.world.miners:
+        assert await bench.check(miner.stage) is None
+        for step in (0, 2):
+            result = await bench.audit(miner.stage, AuditKind.SEGMENT, step=step)
+            assert result.outcome is Outcome.PASS, result
+            declared = f"declared/0.01/bf16-sr/{optimizer}/{moments}-moments/bf16-sums"
+            assert result.profile == ("exact" if device == DEVICE else declared)
+
+
+@pytest.mark.parametrize("form", [{"moments": "int8"}, {"gradient_sums": "bf16"}])
+async def test_who_rounds_moments_or_sums_to_the_nearest_fails_its_segment(
+    form: dict[str, str], open_bench: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(self: Rounding, name: str, piece: slice, device: torch.device) -> torch.Tensor:
+        return torch.full((piece.stop - piece.start,), 1 << 15, dtype=torch.int32)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rounding, "bits", half)
+        world = World(small_run(optimizer=form, audit=OFTEN))
+        world.train()
+    bench = await open_bench(world)
+    result = await bench.audit(1, AuditKind.SEGMENT, step=0)
+    assert result.outcome is Outcome.FAIL

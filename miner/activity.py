@@ -14,7 +14,7 @@ class Activity:
     transfer_s: float = 0.0
     """Sum over all frames. Transfers overlap, so it can exceed the wall time."""
     wait_s: float = 0.0
-    """Time without a runnable op while steps were left to train."""
+    """Time without a runnable op while steps were left to train, and before the first epoch begins."""
     tokens: int = 0
     """Tokens of the microbatches whose backward ran."""
     loss_sum: float = 0.0

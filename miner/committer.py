@@ -12,20 +12,17 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
 
 from iota.compute.commitment import commitment
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, save_state
 from iota.objects import snapshot_bytes
+from iota.planning.needs import STATE_COPIES
 from iota.protocol.receipts import Beginning, Commitment, Receipt
 from iota.spec import RunSpec
 from miner.disk import MinerDisk
 
 log = logging.getLogger(__name__)
-
-COPIES: Final = 2
-"""Copies of a state in memory at the same time: one is hashed and written while the next one is taken."""
 
 
 class CommitterClosed(Exception):
@@ -56,7 +53,7 @@ class Committer:
     ) -> None:
         """`room` (bytes of disk) bounds the snapshots; None: what there is. `now` gives Unix seconds."""
         self._spec, self._stage, self._disk, self._room, self._now = spec, stage, disk, room, now
-        self._free = threading.Semaphore(COPIES)
+        self._free = threading.Semaphore(STATE_COPIES)
         self._closing = threading.Lock()
         self._closed = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="committer")
@@ -73,7 +70,7 @@ class Committer:
         earlier: Receipt | None,
         beginning: Beginning | None = None,
     ) -> None:
-        """Commit to the state of which `copy` starts a copy. Waits first while there are `COPIES` copies.
+        """Commit to the state of which `copy` starts a copy. Waits first while there are `STATE_COPIES`.
 
         `earlier` is the receipt of an earlier process, `beginning` what a life shows at its first version.
         Raises CommitterClosed, also while it waits.

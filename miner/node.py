@@ -6,9 +6,11 @@ import logging
 from typing import Final, Protocol
 
 import psutil
+import torch
 
 from iota.client.orchestrator import OrchestratorClient, OtherRun, new_session
 from iota.client.run_objects import RunObjects, UrlSource
+from iota.compute.compiled import is_compiled
 from iota.compute.determinism import device_class
 from iota.compute.devices import card_bytes
 from iota.compute.engine import EngineFactory
@@ -19,7 +21,16 @@ from iota.data.reader import ShardReader
 from iota.data.samples import Samples
 from iota.identity.keys import Hotkey
 from iota.identity.worker_file import refuse_other_run
-from iota.planning import Machine, Needs, check_snapshot_bound, shortfalls, stage_needs, stageless
+from iota.planning import (
+    Machine,
+    Needs,
+    all_needs,
+    check_snapshot_bound,
+    shortfalls,
+    stage_needs,
+    stage_shortfalls,
+    stageless,
+)
 from iota.planning.needs import CACHE_BYTES
 from iota.protocol.messages import PROTOCOL_VERSION, Capabilities, JoinReply, JoinRequest, Role
 from iota.protocol.problems import Problem, ProblemType
@@ -102,28 +113,29 @@ class MinerNode:
                 raise OtherRun(f"it is {info.run[:16]}, and this process has part in {str(self._run)[:16]}")
             if self._certificate is not None:
                 refuse_other_run(self._certificate, info.run)
-            _refuse(stageless(info.spec, Machine.whole(disk.root, card_bytes(self._torch_device))))
+            compiled = await self._device.run(is_compiled, torch.device(self._torch_device))
+            self._check_run(info.spec, disk, compiled=compiled)
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
             flops = await self._device.run(measured_flops, self._torch_device, self._threads)
             try:
                 for _ in range(MAX_JOINS):
-                    if await self._life(info.spec, disk, receipts, flops):
+                    if await self._life(info.spec, disk, receipts, flops, compiled=compiled):
                         return
                     log.warning("starting again from the run's base")
                 raise StateLost(f"this replica lost its state {MAX_JOINS} times: see the log above")
             finally:
                 receipts.close()
 
-    async def _life(self, spec: RunSpec, disk: MinerDisk, receipts: ReceiptLog, flops: float) -> bool:
+    async def _life(
+        self, spec: RunSpec, disk: MinerDisk, receipts: ReceiptLog, flops: float, *, compiled: bool
+    ) -> bool:
         """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
         if reply.run != spec.id:
             raise OtherRun(f"it is {reply.run[:16]}, and was {spec.id[:16]} before this miner joined")
         self._run = reply.run
         base = _reconcile(reply, disk, receipts)
-        needs = stage_needs(spec, reply.stage)
-        check_snapshot_bound(needs, self._settings.snapshot_bytes)
-        self._check(needs, disk)
+        await self._check_stage(spec, stage_needs(spec, reply.stage, compiled=compiled), disk)
         device, activations = self._torch_device, self._settings.activations
         async with lasting(f"making stage {reply.stage} on {device}"):
             engine = await self._device.run(
@@ -154,11 +166,22 @@ class MinerNode:
         )
         return await replica.live(base)
 
-    def _check(self, needs: Needs, disk: MinerDisk) -> None:
-        """Raises ValueError if the stage can never fit this machine; warns if it does not fit just now."""
-        card = card_bytes(self._torch_device)
-        _refuse(shortfalls([needs], Machine.whole(disk.root, card)))
-        for shortfall in shortfalls([needs], Machine.free(disk.root, card, disk.size())):
+    def _check_run(self, spec: RunSpec, disk: MinerDisk, *, compiled: bool) -> None:
+        """Raises ValueError if this machine can host no stage of the run: the join will say which it is."""
+        check_snapshot_bound(all_needs(spec, compiled=compiled), self._settings.snapshot_bytes)
+        machine = Machine.whole(disk.root, card_bytes(self._torch_device))
+        _refuse(stageless(spec, machine, compiled=compiled, wanted=self._settings.activations))
+
+    async def _check_stage(self, spec: RunSpec, needs: Needs, disk: MinerDisk) -> None:
+        """Leaves the run and raises ValueError if the stage can never fit; warns if it does not just now."""
+        card, wanted = card_bytes(self._torch_device), self._settings.activations
+        try:
+            check_snapshot_bound([needs], self._settings.snapshot_bytes)
+            _refuse(stage_shortfalls(spec, needs, Machine.whole(disk.root, card), wanted))
+        except ValueError:
+            await self._client.leave(f"its machine has no room for stage {needs.stage}")
+            raise
+        for shortfall in shortfalls([needs], Machine.free(disk.root, card, disk.size()), wanted):
             log.warning("%s", shortfall)
 
     def _join_request(self, disk: MinerDisk, receipts: ReceiptLog, flops: float) -> JoinRequest:

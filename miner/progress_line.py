@@ -53,7 +53,8 @@ class ProgressLines:
             self._stepped_at = now
             return text
         idle_s = now - (self.began if self._stepped_at is None else self._stepped_at)
-        return f"{text}; no step for {duration(idle_s)} ({position.state})"
+        doing = f"no step for {duration(idle_s)} ({position.state})"
+        return f"{text}; {doing}: `iota status` says what the run waits for"
 
 
 def progress_line(position: Position, before: Activity, now: Activity, passed_s: float) -> str:

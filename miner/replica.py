@@ -220,6 +220,7 @@ class Replica:
         return facts.ObjectsMissing(keys)
 
     def _position(self) -> Position:
+        self._count_waiting()  # where nothing arrives, nothing else counts it
         epoch, step, in_flight = self._core.progress
         schedule, state = self.runner.spec.schedule, self._core.state
         if found := self._told.accusations:

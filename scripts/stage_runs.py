@@ -31,8 +31,8 @@ from iota.compute.state import StageState, save_state
 from iota.model.layout import run_shapes, stage_flops
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
-from iota.model.stage import llama_config
 from iota.model.weight_dtype import weight_dtype
+from iota.reference.llama import llama_config
 from iota.settings import Activations
 from iota.spec import OptimizerKind, Precision, RunSpec
 

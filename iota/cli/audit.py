@@ -169,6 +169,7 @@ def _values(who: str, judged: Verdict | Result) -> str:
 )
 def epoch(
     number: Annotated[int, typer.Argument(metavar="EPOCH", help="The epoch.", min=0)],
+    run_dir: Annotated[Path | None, typer.Option(help="The folder of a going `iota up`, instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     **flags: Any,
 ) -> None:
@@ -181,7 +182,7 @@ def epoch(
     """
     from pydantic_core import to_json
 
-    from iota.cli.orchestrator_calls import no_orchestrator
+    from iota.cli.orchestrator_calls import no_orchestrator, orchestrator_url
     from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable
     from iota.client.public_urls import PublicUrls
     from iota.client.run_objects import RunObjects
@@ -190,8 +191,8 @@ def epoch(
     from validator.audits.epoch_check import check_epoch
     from validator.audits.public_chain import PublicChain
 
-    settings = NodeSettings.load(**flags)
-    url, reach = settings.orchestrator, Reach(anywhere=settings.allow_private_urls)
+    settings, url = NodeSettings.load(**flags), orchestrator_url(run_dir, flags)
+    reach = Reach(anywhere=settings.allow_private_urls)
 
     async def work(chain: Chain | None) -> EpochReport:
         async with (

@@ -133,6 +133,7 @@ def _recorded(journal: Path) -> dict[str, Any]:
     """The arguments of RecordedFacts from a journal."""
     from orchestrator.journal import read_journal
 
+    typer.echo(f"export: reading the journal {journal}", err=True)
     found = read_journal(journal)
     bases = {
         (epoch, stage): base
@@ -145,23 +146,27 @@ def _recorded(journal: Path) -> dict[str, Any]:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Shows progress on stderr: a bar on a terminal, else a line for each stage."""
+    """Shows on stderr what is being done: a bar on a terminal, else a line for each thing and half minute."""
+    import time
+
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    console = Console(stderr=True)
-    text = TextColumn("{task.description}")
-    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    said = ""
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("export", total=None)
+    from iota.console.durations import LINE_EVERY_S
 
-        def show(what: str, done: int, total: int) -> None:
-            nonlocal said
-            bar.update(task, description=what, completed=done, total=total)
-            if not console.is_terminal and what != said:
-                said = what
-                typer.echo(f"export: {what}, {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", err=True)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    said, at = "", 0.0
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("export", total=1.0)
+
+        def show(what: str, share: float) -> None:
+            nonlocal said, at
+            bar.update(task, description=what, completed=share)
+            now = time.monotonic()
+            if not console.is_terminal and (what != said or now - at >= LINE_EVERY_S):
+                typer.echo(f"export: {what}{f', {share:.0%}' if share else ''}", err=True)
+                said, at = what, now
 
         yield show

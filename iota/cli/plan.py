@@ -10,17 +10,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from iota.cli.planned_memory import MEMORY_HELP, Device, planned_machine, runs_of_stages, show_memory
 from iota.cli.spec import given_values
 from iota.console.counts import counted
 from iota.console.durations import duration
 from iota.model.proposal import make_spec
 from iota.planning import (
     COMPUTE_BUDGET,
+    EXPECTED_TFLOPS,
     EXPECTED_UTILIZATION,
     AuditCosts,
     PlanTable,
     Rates,
+    fitted_spec,
     plan_table,
+    reached,
     segments_until,
 )
 from iota.spec import OptimizerKind, RunSpec
@@ -44,26 +48,53 @@ def plan(
     spec: Annotated[Path | None, typer.Option(help="A run's spec, or a TOML file of values.")] = None,
     set: Annotated[list[str] | None, typer.Option(metavar="A.B=C", help="Set one value of the spec.")] = None,
     link_mbps: Annotated[float, typer.Option(help="Slowest uplink or downlink of a miner.")] = 100.0,
-    device_tflops: Annotated[float, typer.Option(help="Peak of the slowest device, at its dtype.")] = 100.0,
+    device_tflops: Annotated[
+        float, typer.Option(help="Peak of the slowest device, at its dtype.")
+    ] = EXPECTED_TFLOPS,
+    device: Annotated[Device, typer.Option(help="What the miners compute on.")] = Device.CUDA,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MEMORY_HELP)] = None,
+    host_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Main memory beside a GPU's --memory.  (default: enough)"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the cut, each stage's parameters, FLOPs, memory and disk, and what audits cost and find."""
+    """Show the cut, each stage's parameters, FLOPs, memory and disk, and what audits cost and find.
+
+    With --memory the cut, the number of stages and the microbatch are proposed so that each stage fits, and
+    a second table says how: what its memory holds, under which activation policy.
+    """
     own: Draft = {}
     flags = {PRESET: model, STAGES: stages, "data.sequence_length": sequence_length, "boundary.ratio": ratio}
     for path, value in flags.items():
         if value is not None:
             set_value(own, path, value)
     given = merged(given_values(spec, set), own)
-    made = make_spec(given, value_at(given, MANIFEST) or "0" * 64, 2)
-    table = plan_table(made, link_mbps=link_mbps, device_tflops=device_tflops)
+    machine = planned_machine(device, memory, host_memory)
+
+    def propose(draft: Draft) -> RunSpec:
+        return make_spec(draft, value_at(draft, MANIFEST) or "0" * 64, 2)
+
+    made = propose(given) if machine is None else fitted_spec(given, propose, machine, reached(device_tflops))
+    table = plan_table(
+        made,
+        link_mbps=link_mbps,
+        device_tflops=device_tflops,
+        compiled=device is Device.CUDA,
+        machine=machine,
+    )
     if as_json:
         typer.echo(json.dumps(table.as_json(), indent=2))
-    else:
-        _show(table, made, link_mbps, device_tflops)
-
-
-def _show(plan: PlanTable, spec: RunSpec, link_mbps: float, device_tflops: float) -> None:
+        return
     console = Console()
+    _show(console, table, made, device, device_tflops)
+    if machine is not None:
+        show_memory(console, table, made, machine)
+    for line in _rest(table, made, link_mbps):
+        console.print(line)
+
+
+def _show(console: Console, plan: PlanTable, spec: RunSpec, device: Device, device_tflops: float) -> None:
     title = (
         f"{spec.name}: {counted(plan.model_parameters, 'parameter')} in {counted(len(plan.stages), 'stage')}"
     )
@@ -71,9 +102,9 @@ def _show(plan: PlanTable, spec: RunSpec, link_mbps: float, device_tflops: float
     headings = ("stage", "layers", "parameters\n(M)", "MFLOP\na token", "memory\n(GB)", "recomputing\n(GB)")
     for heading in (*headings, "disk\n(GB)", "load"):
         table.add_column(heading, justify="right")
-    for row in plan.stages:
+    for named, row in runs_of_stages(plan):
         table.add_row(
-            str(row.stage),
+            named,
             str(row.layers),
             f"{row.parameters / 1e6:,.1f}",
             f"{row.flops_per_token / 1e6:,.1f}",
@@ -89,12 +120,17 @@ def _show(plan: PlanTable, spec: RunSpec, link_mbps: float, device_tflops: float
     )
     console.print(f"Cut {','.join(str(s.layers) for s in plan.stages)}; {speed}; balance {plan.balance:.0%}.")
     held = f"{counted(plan.in_flight, 'microbatch')} of {counted(plan.microbatch_tokens, 'token')} in flight"
-    console.print(f"Memory counts {held}, and {_state(spec)}; disk the snapshots of two epochs.")
-    console.print(f"The run trains on {counted(plan.run_tokens, 'token')}.")
-    console.print(_heldout(plan, spec.schedule.heldout))
-    console.print(_verdict(plan, link_mbps))
-    for line in _audits(plan.audits, spec):
-        console.print(line)
+    layers = "compiled layers, as on CUDA" if device is Device.CUDA else "layers as they are on a CPU"
+    console.print(f"Memory counts {held}, {_state(spec)}, and {layers}; disk the snapshots of two epochs.")
+
+
+def _rest(plan: PlanTable, spec: RunSpec, link_mbps: float) -> list[str]:
+    return [
+        f"The run trains on {counted(plan.run_tokens, 'token')}.",
+        _heldout(plan, spec.schedule.heldout),
+        _verdict(plan, link_mbps),
+        *_audits(plan.audits, spec),
+    ]
 
 
 def _state(spec: RunSpec) -> str:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iota.cli.planned_memory import MEMORY_HELP, Device, planned_machine
 from iota.console.counts import counted
 from iota.settings.flags import set_parameters, with_flags
 from iota.settings.roles import MAX_PASSES
 from iota.settings.spec_flags import spec_flags, taken
 from iota.spec.draft import Draft, from_assignments, merged
 from iota.swarm.options import SPEC_PATHS, RunOptions
+
+if TYPE_CHECKING:
+    from iota.data import Manifest
+    from iota.planning import Machine
+    from iota.spec import RunSpec
 
 app = typer.Typer()
 
@@ -47,12 +53,15 @@ def spec(
     init_store: Annotated[
         str | None, typer.Option(help="s3:// store for the parts of --init.  (default: the folder of --data)")
     ] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help=MEMORY_HELP)] = None,
+    device: Annotated[Device, typer.Option(help="What has that --memory.")] = Device.CUDA,
     max_passes: Annotated[float, typer.Option(help="Most passes over the training data.")] = MAX_PASSES,
     **flags: Any,
 ) -> None:
     """Write the spec of a run: what it computes, and so its id.
 
-    What is not given is proposed for the size of the model. --set and flags win over --spec.
+    What is not given is proposed for the size of the model, and with --memory for the miners' devices (`iota
+    plan --memory` shows how). --set and flags win over --spec.
     """
     values = merged(given_values(spec, set), taken(flags))
     options = RunOptions.of(**RunOptions.given(flags), values=values)
@@ -68,7 +77,8 @@ def spec(
 
     identity = manifest or _only_manifest(data)
     found = read_manifest(data, identity)
-    made = options.spec(identity, found.tokenizer.vocab_size, found.heldout.tokens)
+    given = options.draft()
+    made = _proposed(given, found, planned_machine(device, memory))
     check_heldout(made, found)
     typer.echo(check_passes(made, found, max_passes))
     if options.init is not None:
@@ -79,6 +89,25 @@ def spec(
         file.write(made.model_dump_json(indent=2) + "\n")
     stages = counted(made.layout.stages, "stage")
     typer.echo(f"run {made.id}: {stages} of {list(made.layout.cuts)} layers, in {out}")
+
+
+def _proposed(given: Draft, manifest: Manifest, machine: Machine | None) -> RunSpec:
+    """The spec on a data set, for machines like `machine`. Raises ValueError where a stage does not fit."""
+    from iota.model.proposal import make_spec
+    from iota.planning import EXPECTED_TFLOPS, all_needs, fitted_spec, reached, stage_shortfalls
+
+    def propose(draft: Draft) -> RunSpec:
+        return make_spec(
+            draft, manifest.content_digest(), manifest.tokenizer.vocab_size, manifest.heldout.tokens
+        )
+
+    if machine is None:
+        return propose(given)
+    made = fitted_spec(given, propose, machine, reached(EXPECTED_TFLOPS))
+    for needs in all_needs(made, compiled=machine.card is not None):
+        if found := stage_shortfalls(made, needs, machine):
+            raise ValueError(f"--memory: {'; '.join(found)}")
+    return made
 
 
 def given_values(spec: Path | None, assignments: list[str] | None) -> Draft:

@@ -134,6 +134,9 @@ def orchestrator(facts: Facts) -> Finding:
     """Reachability and protocol version of the orchestrator."""
     seen = facts.orchestrator
     if not isinstance(seen, OrchestratorFacts):
+        if facts.needs:  # of --spec, since the orchestrator gave none
+            away = f"{facts.orchestrator_endpoint}: {seen.reason}"
+            return ok("orchestrator", f"{away}; with --spec none is needed before the run begins")
         return problem(
             "orchestrator",
             f"{facts.orchestrator_endpoint}: {seen.reason}",

@@ -62,6 +62,7 @@ async def gather(
         answer_to(_revoked(settings.orchestrator, worker), end),
         answer_to(graphics_cards(), end),
     )
+    compiled = bool(cards) and not isinstance(cards, Unknown)
     if spec is None and isinstance(orchestrator, OrchestratorFacts):
         spec = orchestrator.spec
     return Facts(
@@ -70,7 +71,7 @@ async def gather(
         chain_flags=chain_flags(settings),
         netuid=settings.netuid,
         orchestrator_endpoint=without_secrets(settings.orchestrator),
-        needs=() if spec is None else tuple(all_needs(spec)),
+        needs=() if spec is None else tuple(all_needs(spec, compiled=compiled)),
         software=software(),
         wallet=wallet,
         chain=chain,

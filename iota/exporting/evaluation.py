@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from torch import Tensor
 from iota.compute.evaluate import Evaluation
 from iota.compute.heldout_loss import HeldoutLoss, heldout_loss
 from iota.compute.state import StageState
+from iota.console.counts import counted
 from iota.data import Manifest, ShardReader
 from iota.data.samples import HeldoutTokens, Samples
 from iota.exporting.objects import Objects
@@ -35,12 +36,17 @@ class HeldoutRun:
         """Reads held-out tokens from the store; blocks are cached in `work`."""
         return Samples(spec, ShardReader(manifest, objects.get_range, work / "blocks", _CACHE_BYTES))
 
-    def watching(self, weights_by_stage: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-        """The same stages; each is evaluated after it was taken."""
+    def watching(
+        self, weights_by_stage: Iterator[dict[str, Tensor]], progress: Callable[[str, float], None]
+    ) -> Iterator[dict[str, Tensor]]:
+        """The same stages; each is evaluated after it was taken. `progress` is that of the export."""
+        batches = len(self._tokens.batches)
         for stage, weights in enumerate(weights_by_stage):
             yield weights
-            for _ in self._evaluation.stage(stage, StageState(weights)):
-                pass
+            what = f"stage {stage}: held-out loss of {counted(batches, 'microbatch')}"
+            progress(what, 0)
+            for batch in self._evaluation.stage(stage, StageState(weights)):
+                progress(what, (batch + 1) / batches)
 
     def write(self, folder: Path, epoch: int) -> HeldoutLoss:
         """The loss, also written to `evaluation.json` in `folder`."""

@@ -38,8 +38,8 @@ _AT_ONCE: Final = 4
 _SPARE_BYTES: Final = 1 << 26
 """Disk for all of an export but weights."""
 
-Progress = Callable[[str, int, int], None]
-"""(what is read, bytes of the base that are read, all its bytes)"""
+Progress = Callable[[str, float], None]
+"""(what is being done, the share of it that is done)"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ class Exporter:
         """Bytes of the model's weights."""
         self._total = self._model * (1 + bool(self._spec.outer.momentum))
         """Bytes of the base, which has the outer momentum too."""
-        self._done = 0
 
     def run(self) -> int:
         """Write the folder; returns the epoch. Downloaded parts are kept until it is complete.
@@ -101,7 +100,7 @@ class Exporter:
                 samples = HeldoutRun.samples(self._spec, manifest, self._objects, self._parts)
                 tokens = self._runner.run(samples.heldout(self._target.heldout_tokens))
                 measured = HeldoutRun(self._spec, tokens)
-                weights = measured.watching(weights)
+                weights = measured.watching(weights, self._progress)
 
             def write_rest(folder: Path) -> None:
                 found = heldout if measured is None else measured.write(folder, epoch)
@@ -181,6 +180,7 @@ class Exporter:
     def _initial(self) -> Iterator[dict[str, Tensor]]:
         """The weights before training, which every node computes from the run's seed."""
         for stage in range(self._spec.layout.stages):
+            self._progress(self._named(stage, "making the initial weights"), 0)
             yield initial_stage(self._spec, stage)
 
     def _weights(self, epoch: int) -> Iterator[dict[str, Tensor]]:
@@ -193,17 +193,24 @@ class Exporter:
         for stage in range(self._spec.layout.stages):
             record = self._runner.run(checked_record(self._facts, epoch, stage))
             files = self._runner.run(self._fetch(record, folder))
+            self._progress(self._named(stage, "checking and writing"), 0)
             yield read_stage(self._spec, record, files)
+
+    def _named(self, stage: int, what: str) -> str:
+        return f"stage {stage} of {self._spec.layout.stages}: {what}"
 
     async def _fetch(self, record: BaseRecord, folder: Path) -> list[Path]:
         """Verified files of a base's parts, in order."""
-        limit, label = asyncio.Semaphore(_AT_ONCE), f"stage {record.stage} of {self._spec.layout.stages}"
+        limit, size, done = asyncio.Semaphore(_AT_ONCE), sum(part.size for part in record.parts), 0
+        label = self._named(record.stage, f"reading {size / 1e6:,.0f} MB")
+        self._progress(label, 0)
 
         async def fetch(part: StoredObject) -> Path:
+            nonlocal done
             async with limit:
                 path = await self._objects.file(part, folder)
-            self._done += part.size
-            self._progress(label, self._done, self._total)
+            done += part.size
+            self._progress(label, done / size)
             return path
 
         try:

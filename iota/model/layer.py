@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from iota.model.rotary import rotate
 from iota.spec import ModelSpec
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -81,8 +81,7 @@ def run_layer(
         linear(f"self_attn.{name}_proj", x).view(heads).transpose(1, 2)
         for name, x in (("q", to_q), ("k", to_k), ("v", to_v))
     )
-    q, k = apply_rotary_pos_emb(q, k, *tables)
-    mixed = (attention or sdpa)(q, k, v)
+    mixed = (attention or sdpa)(rotate(q, *tables), rotate(k, *tables), v)
     x_BTD = x_BTD + linear("self_attn.o_proj", mixed.transpose(1, 2).reshape(x_BTD.shape))
     to_gate, to_up = saving.piece(_norm(weights, "post_attention", model, 2), x_BTD)
     gate, up = linear("mlp.gate_proj", to_gate), linear("mlp.up_proj", to_up)

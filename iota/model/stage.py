@@ -1,33 +1,27 @@
 """A stage: a contiguous slice of a Llama.
 
-Modules are those of `transformers`, built on the meta device: their parameters have names and
-shapes but no memory. Weights are arguments of each call (`run_stage`), so that several versions can be in
-use at once. Layers are computed by `iota.model.layer`.
+Its parameters have names and shapes and, being on the meta device, no memory. Weights are arguments of each
+call (`run_stage`), so that several versions can be in use at once. Layers are computed by
+`iota.model.layer`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import (
-    LlamaDecoderLayer,
-    LlamaRMSNorm,
-    LlamaRotaryEmbedding,
-)
 
 from iota.codec import open_codec
 from iota.codec.boundary_codec import Side
-from iota.codec.shapes import boundary_parameters
 from iota.model.layer import KeepAll, Layer, Saving, Tables, rms_norm, run_layer
-from iota.model.layout import stage_layers
+from iota.model.layout import run_shapes, stage_layers
 from iota.model.lookup import look_up
-from iota.model.rope import rope_parameters
-from iota.spec import ModelSpec, RunSpec
+from iota.model.rotary import rotary_tables
+from iota.spec import RunSpec
 
 _KEEP_ALL: Final = KeepAll()
 
@@ -56,28 +50,11 @@ class Stage(nn.Module):
         self.index = stage
         self.first, self.last = stage == 0, stage == spec.last_stage
         self._model, self._codec = spec.model, open_codec(spec.boundary.codec)
-        config = llama_config(spec.model, spec.data.sequence_length)
         # The tables of cos and sin depend on the shape only, so they are made once.
-        rotary = LlamaRotaryEmbedding(config)
-        positions = torch.arange(spec.data.sequence_length)[None]
-        self._tables = Tables(*rotary(torch.empty(0), positions))
-        with torch.device("meta"):
-            self._build(spec, config)
-
-    def _build(self, spec: RunSpec, config: LlamaConfig) -> None:
-        model = spec.model
-        if self.first:
-            self.embed = nn.Embedding(model.vocab_size, model.hidden_size)
-        layers = stage_layers(spec.layout.cuts, self.index)
-        self.layers = nn.ModuleDict({str(i): LlamaDecoderLayer(config, i) for i in layers})
-        if self.last:
-            self.norm = LlamaRMSNorm(model.hidden_size, eps=model.norm_eps)
-            self.head = nn.Linear(model.hidden_size, model.vocab_size, bias=False)
-        self.boundary = nn.Module()
-        parameters = boundary_parameters(model, spec.boundary, self.index, spec.layout.stages)
-        for name, parameter in parameters.items():
-            own = name.removeprefix("boundary.")
-            _add_parameter(self.boundary, own, nn.Parameter(torch.empty(parameter.shape)))
+        self._tables = Tables(*rotary_tables(spec.model, spec.data.sequence_length))
+        self._layers = stage_layers(spec.layout.cuts, stage)
+        for name, shape in run_shapes(spec, stage).items():
+            _add_parameter(self, name, nn.Parameter(torch.empty(shape, device="meta")))
 
     def move_tables(self, device: torch.device) -> None:
         """Move the tables of cos and sin to `device`."""
@@ -90,26 +67,26 @@ class Stage(nn.Module):
 
     def forward(self, z_BTK: Tensor | None, ids_BT: Tensor, saving: Saving, run_layer: Layer) -> StageOutput:
         """`z_BTK` is the received boundary tensor, None at stage 0; `ids_BT` are the input token ids."""
+        weights = dict(self.named_parameters())  # as functional_call set them
         if z_BTK is None:
-            entry_BTD = look_up(self.embed.weight, ids_BT)
+            entry_BTD = look_up(weights["embed.weight"], ids_BT)
         else:
-            decoder = self._boundary_weights(self.index - 1, Side.DECODE)
+            decoder = _under(f"boundary.{self.index - 1}.{Side.DECODE}.", weights)
             entry_BTD = self._codec.decode(decoder, z_BTK, ids_BT)
         x_BTD, length = entry_BTD, entry_BTD.shape[1]
         tables = Tables(*(table[:, :length] for table in self._tables))
-        for layer in self.layers.values():
-            weights = dict(layer.named_parameters())  # as functional_call set them
-            run = partial(run_layer, weights, self._model, tables, saving)
+        for index in self._layers:
+            run = partial(run_layer, _under(f"layers.{index}.", weights), self._model, tables, saving)
             x_BTD = saving.layer(run, x_BTD)
         if self.last:
-            return StageOutput(entry_BTD, rms_norm(x_BTD, self.norm.weight, self._model.norm_eps))
-        encoder = self._boundary_weights(self.index, Side.ENCODE)
+            return StageOutput(entry_BTD, rms_norm(x_BTD, weights["norm.weight"], self._model.norm_eps))
+        encoder = _under(f"boundary.{self.index}.{Side.ENCODE}.", weights)
         return StageOutput(entry_BTD, self._codec.encode(encoder, x_BTD, ids_BT).float())
 
-    def _boundary_weights(self, index: int, side: Side) -> dict[str, Tensor]:
-        """The codec's parameters on one side of boundary `index`, as functional_call set them."""
-        at = f"{index}.{side}."
-        return {n.removeprefix(at): w for n, w in self.boundary.named_parameters() if n.startswith(at)}
+
+def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
 
 
 def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
@@ -133,24 +110,3 @@ def run_stage(
     """Run `stage` with `weights`, which has all of its parameters by name. Shapes as in `Stage.forward`."""
     output: StageOutput = functional_call(stage, weights, (z_BTK, ids_BT, saving, layer), strict=True)
     return output
-
-
-def llama_config(model: ModelSpec, positions: int) -> LlamaConfig:
-    """The `transformers` configuration of a shape, for sequences of up to `positions` tokens."""
-    scaling = model.rope_scaling
-    config = LlamaConfig(
-        vocab_size=model.vocab_size,
-        hidden_size=model.hidden_size,
-        intermediate_size=model.ffn_size,
-        num_hidden_layers=model.layers,
-        num_attention_heads=model.heads,
-        num_key_value_heads=model.kv_heads,
-        # Larger than it need be beside a scaling: transformers warns where it is not above the scaling's own.
-        max_position_embeddings=max(positions, scaling.original_positions + 1) if scaling else positions,
-        rms_norm_eps=model.norm_eps,
-        rope_parameters=rope_parameters(model),
-        tie_word_embeddings=False,
-        use_cache=False,
-    )
-    config._attn_implementation = "sdpa"
-    return config

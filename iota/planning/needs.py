@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,8 @@ EPOCHS_KEPT: Final = 3
 """Epochs whose frames and bases are on a disk at once: in training, under audit, being deleted."""
 CACHE_BYTES: Final = 1 << 30
 """Disk for cached blocks of the data shards (1 GiB)."""
+STATE_COPIES: Final = 2
+"""Copies of a state in main memory at once: one is hashed and written to the disk while the next is taken."""
 RECEIPT_BYTES: Final = 1700
 """Of one receipt on disk: a middle stage's took 1,630 with the headers of their inputs (`nano-20m`)."""
 _FP32: Final = 4
@@ -41,6 +43,8 @@ class Needs:
     """Graphs that are kept at once: the credit; the last stage keeps one."""
     loading: int
     """Main memory for a base while it is loaded or merged: the old one and the new one."""
+    copies: int
+    """Main memory for copies of the state on their way to the disk."""
     snapshots: int
     """Disk for the snapshots that audits may ask for, of two epochs, each with one that is being written."""
     frames: int
@@ -49,6 +53,8 @@ class Needs:
     receipts: int
     """Of the whole run."""
     cache: int
+    compiled: bool
+    """Whether layers are compiled, as on CUDA, and so keep less."""
 
     @property
     def memory(self) -> int:
@@ -64,6 +70,11 @@ class Needs:
         """Memory of the device under an activation policy; not of AUTO."""
         kept = self.kept[policy]
         return self.weights + self.gradients + self.moments + self.graphs * kept.graph + kept.working
+
+    @property
+    def hosted(self) -> int:
+        """Main memory beside the device's and what is offloaded."""
+        return self.loading + self.copies
 
     @property
     def disk(self) -> int:
@@ -93,11 +104,13 @@ def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
         kept=kept_bytes(spec, stage, computed, compiled=compiled),
         graphs=1 if last else min(spec.schedule.credit, routed),
         loading=2 * vectors * _FP32 * parameters,
+        copies=min(STATE_COPIES, spec.commitments) * snapshot_bytes(spec, stage),
         snapshots=2 * (spec.commitments + 1) * snapshot_bytes(spec, stage),
         frames=EPOCHS_KEPT * moved,
         bases=EPOCHS_KEPT * vectors * _FP32 * parameters,
         receipts=RECEIPT_BYTES * ops * spec.schedule.epochs,
         cache=CACHE_BYTES,
+        compiled=compiled,
     )
 
 
@@ -108,20 +121,21 @@ def _converted_bytes(spec: RunSpec, stage: int) -> int:
     return (4 if precision.holds_bf16 else 2) * count({name: shapes[name] for name in names})
 
 
-def all_needs(spec: RunSpec) -> list[Needs]:
+def all_needs(spec: RunSpec, *, compiled: bool = False) -> list[Needs]:
     """The needs of a replica of each stage."""
-    return [stage_needs(spec, stage) for stage in range(spec.layout.stages)]
+    return [stage_needs(spec, stage, compiled=compiled) for stage in range(spec.layout.stages)]
 
 
-def check_snapshot_bound(needs: Needs, bound: int | None) -> None:
-    """Refuse a `--snapshot-bytes` below the needs; where it was not given (None), the disk is the bound.
+def check_snapshot_bound(stages: Sequence[Needs], bound: int | None) -> None:
+    """Refuse a `--snapshot-bytes` below the needs of each of `stages`; None, where it was not given, fits.
 
     Raises:
         ValueError: the snapshots of two epochs do not fit: of the one in training and the one in audit.
     """
-    if bound is not None and bound < needs.snapshots:
+    least = min(stages, key=lambda needs: needs.snapshots)
+    if bound is not None and bound < least.snapshots:
         raise ValueError(
-            f"the snapshots that audits may ask for need {needs.snapshots / 2**30:.2f} GiB at stage"
-            f" {needs.stage}, and --snapshot-bytes is {format_bytes(bound)}: give"
-            f" {-(-needs.snapshots // 2**20)}MiB or more, or leave it out"
+            f"the snapshots that audits may ask for need {least.snapshots / 2**30:.2f} GiB at stage"
+            f" {least.stage}, and --snapshot-bytes is {format_bytes(bound)}: give"
+            f" {-(-least.snapshots // 2**20)}MiB or more, or leave it out"
         )

@@ -142,7 +142,7 @@ def _check(options: SwarmOptions, command: UpOptions, root: Path, card: int | No
     spec = options.draft_spec()
     open_source(options.data)
     # The cache holds the data that is on this disk already, once for each node: that is in SPARE_BYTES.
-    stages = [replace(needs, cache=0) for needs in all_needs(spec)]
+    stages = [replace(needs, cache=0) for needs in all_needs(spec, compiled=card is not None)]
     nodes = stages * spec.layout.replicas
     if command.validator and card is None:  # it computes in main memory
         nodes.append(replace(max(stages, key=lambda needs: needs.memory), snapshots=0, graphs=1))

@@ -59,7 +59,7 @@ class Lines(Display):
 
 
 class Dashboard(Display):
-    """Redraws one page in place, for terminals."""
+    """Redraws one page in place, for terminals. That of an ended run stays."""
 
     def __init__(
         self, console: Console, names: Mapping[str, str] | None = None, boundary: str | None = None
@@ -73,6 +73,7 @@ class Dashboard(Display):
 
     def show(self, now: float, progress: Progress) -> None:
         assert progress.latest is not None
+        self._live.transient = not progress.latest["finished"]
         shown = Shown(
             speed=progress.speed,
             eta_s=progress.eta_s,

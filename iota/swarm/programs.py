@@ -28,7 +28,6 @@ def preloaded(validator: bool) -> tuple[str, ...]:
     """Modules that the nodes share; the parent that forks them imports each once."""
     shared = (
         "torch",
-        "transformers.models.llama.modeling_llama",
         "iota.data",
         "bittensor.http_auth",
         "miner.cli",

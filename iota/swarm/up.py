@@ -136,11 +136,13 @@ class SwarmUp:
             self._say(f"orchestrator at {programs.url(ORCHESTRATOR)}, logs in {self._run_dir.logs}")
             with self._make_display(spec, names) as display:
                 await self._follow(http, programs.url(ORCHESTRATOR), names, display, peaks)
-            if self._command.validator and not kept[VALIDATOR].done():
-                self._say(
-                    f"the run has ended; its validator sets the last weights ({LAST_WEIGHTS_S:.0f} s at most)"
-                )
-                await asyncio.wait([kept[VALIDATOR]], timeout=LAST_WEIGHTS_S)
+                if self._command.validator and not kept[VALIDATOR].done():
+                    self._say(
+                        "the run has ended; its validator sets the last weights"
+                        f" ({LAST_WEIGHTS_S:.0f} s at most)"
+                    )
+                    await asyncio.wait([kept[VALIDATOR]], timeout=LAST_WEIGHTS_S)
+                    await self._look(http, programs.url(ORCHESTRATOR), names, display)
             weights = await ledger_weights(crew, programs.url("ledger"), NETUID)
             for task in kept.values():
                 task.cancel()
@@ -190,16 +192,21 @@ class SwarmUp:
     ) -> None:
         """Show the run, and sample memory, until the run has finished. `names` are those of its hotkeys."""
         while True:
-            status = await read_status(http, url, self._progress.latest)
-            if status is not None:
-                now = time.monotonic()
-                self._progress.observe(now, with_own_nodes(status, names))
-                display.show(now, self._progress)
-                if status["finished"]:
-                    return
+            if await self._look(http, url, names, display):
+                return
             peaks.sample()
             self._refuse_early_end()
             await asyncio.sleep(POLL_S)
+
+    async def _look(self, http: HttpClient, url: str, names: Mapping[str, str], display: Display) -> bool:
+        """Read and show the run's status. Returns whether the run has ended; False without an answer."""
+        status = await read_status(http, url, self._progress.latest)
+        if status is None:
+            return False
+        now = time.monotonic()
+        self._progress.observe(now, with_own_nodes(status, names))
+        display.show(now, self._progress)
+        return bool(status["finished"])
 
     def _bases(self) -> list[dict[str, Any]]:
         """The newest whole base in the last status; empty before the first."""

@@ -61,8 +61,10 @@ class ReplicaCore:
 
     @property
     def idle(self) -> bool:
-        """Whether steps are left to train and no op runs: the replica waits for others."""
-        return self.training is not None and not self.training.finished and self.training.running is None
+        """Whether steps are left to train and no op runs: the replica waits for others, or for the epoch."""
+        if self.training is None:
+            return self.base is not None
+        return not self.training.finished and self.training.running is None
 
     @property
     def state(self) -> str:

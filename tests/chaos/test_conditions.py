@@ -258,3 +258,24 @@ async def test_a_process_waits_for_an_orchestrator_that_is_not_up_yet(
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_miner_counts_that_it_waits_although_nothing_reaches_it(
+    tmp_path: Path, data: tuple[Path, Manifest]
+) -> None:
+    """Its neighbour is not there."""
+    async with bench(tmp_path, *data, stages=2) as made:
+        made.start()
+
+        async def waited() -> float:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"{made.running.url}/v1/status") as answer,
+            ):
+                document = await answer.json()
+            assert document["waiting"].startswith("stage 1 has no replica") or not document["nodes"]
+            return sum(node["seconds"]["wait"] for node in document["nodes"].values())
+
+        async with asyncio.timeout(60):
+            while await waited() < 2.0:  # noqa: ASYNC110 - the server's status is asked over HTTP
+                await asyncio.sleep(0.1)

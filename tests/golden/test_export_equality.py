@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from iota.model.export import export_model, exported_name
-from iota.model.stage import llama_config
+from iota.reference.llama import llama_config
 from iota.reference.pipeline import ReferenceTrainer
 from iota.spec import RunSpec
 from tests.support.small_runs import small_run

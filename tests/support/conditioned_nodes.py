@@ -62,9 +62,10 @@ class Bench:
     machine: Machine = field(default_factory=Machine)
     node: asyncio.Task[None] | None = None
 
-    def start(self, scale: float = SCALE) -> None:
-        """Start the miner, which may not end."""
+    def start(self, scale: float = SCALE, **given: Any) -> None:
+        """Start the miner, with further settings that are given."""
         settings = MinerSettings.of(
+            **given,
             orchestrator=self.server.url,
             data_dir=self.folder / "data",
             wallet_name="w",

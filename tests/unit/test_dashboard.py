@@ -141,6 +141,19 @@ def test_a_page_is_drawn_only_where_the_cursor_moves() -> None:
     assert isinstance(display_on(console(terminal=False), {}), Lines)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_page_of_an_ended_run_stays_and_another_goes(finished: bool) -> None:
+    shown, progress = console(terminal=True), Progress(began=0.0)
+    with Dashboard(shown) as dashboard:
+        progress.observe(1.0, {**run_status(3), "finished": finished})
+        dashboard.show(1.0, progress)
+        shown.file.flush()
+        before = len(shown.file.buffer.getvalue())  # type: ignore[attr-defined]
+    shown.file.flush()
+    ended = shown.file.buffer.getvalue()[before:]  # type: ignore[attr-defined]
+    assert ended.endswith(b"\x1b[2K") is not finished, "the page is drawn once more, and erased at the end"
+
+
 def test_lines_come_at_once_for_what_is_new_and_else_each_half_minute() -> None:
     file = io.StringIO()
     lines, progress = Lines(Console(file=file, width=80)), Progress(began=0.0)

@@ -70,6 +70,14 @@ def amiss(facts: Facts) -> list[Finding]:
     return [finding for finding in findings(facts) if finding.verdict is not Severity.OK]
 
 
+def test_an_orchestrator_that_is_away_is_amiss_unless_the_spec_is_given() -> None:
+    away = replace(HEALTHY, orchestrator=Unknown("no connection"))
+    assert "orchestrator" not in {found.check for found in amiss(away)}
+    (found,) = [f for f in findings(away) if f.check == "orchestrator"]
+    assert "with --spec none is needed" in found.found
+    assert "orchestrator" in {found.check for found in amiss(replace(away, needs=()))}
+
+
 @pytest.mark.parametrize("role", list(Role))
 def test_a_healthy_node_has_nothing_amiss(role: Role) -> None:
     assert amiss(replace(HEALTHY, role=role)) == []
@@ -173,7 +181,13 @@ CASES: list[tuple[str, Facts, str, str, str]] = [
         "warning",
         "its log says why",
     ),
-    ("no orchestrator", changed(orchestrator=GONE), "orchestrator", "problem", "--orchestrator URL"),
+    (
+        "no orchestrator",
+        changed(orchestrator=GONE, needs=()),
+        "orchestrator",
+        "problem",
+        "--orchestrator URL",
+    ),
     (
         "other protocol",
         changed(orchestrator={"versions": (PROTOCOL_VERSION + 1,)}),

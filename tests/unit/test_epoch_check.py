@@ -272,7 +272,9 @@ async def test_a_real_server_is_checked_and_its_silent_validator_named(
             for each in (good,) if silent else (good, other):
                 each.talk.send(reports=[Reveal(epoch=0, link="1" * 64)])
                 assert await each.talk.flush(5)
-            flags = ["--orchestrator", running.url, "--allow-private-urls"]
+            (tmp_path / "run.json").write_text(json.dumps({"url": running.url}))
+            source = ["--run-dir", str(tmp_path)] if silent else ["--orchestrator", running.url]
+            flags = [*source, "--allow-private-urls"]
             shown = await asyncio.to_thread(CliRunner().invoke, app, ["epoch", "0", "--json", *flags])
     report = json.loads(shown.output)
     assert report["contradictions"] == []

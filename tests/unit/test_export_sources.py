@@ -135,6 +135,24 @@ def test_the_folder_of_an_up_is_exported_without_a_copy_of_its_parts(run: Stored
     assert modes == {0o666 & ~umask}
 
 
+def test_an_export_says_what_it_does_all_the_time(
+    run: StoredRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.write_journal()
+    assert export("--run-dir", run.root, "--to", tmp_path / "model", "--heldout-tokens", 64) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("export: ")]
+    assert "reading the journal" in lines[0]
+    of, done = run.spec.layout.stages, iter(lines[1:])
+    for stage in range(of):
+        for what in (
+            f"{stage} of {of}: reading 0 MB",
+            f"{stage} of {of}: checking",
+            f"{stage}: held-out loss",
+        ):
+            assert what in next(done)
+    assert list(done) == []
+
+
 def test_parts_are_joined_by_number_beyond_a_thousand(tmp_path: Path) -> None:
     run = store_run(tmp_path / "run", outer={"eta": 0.7, "momentum": 0.0, "part_elements": 16})
     stored = run.records[0].parts
@@ -148,7 +166,7 @@ def test_parts_are_joined_by_number_beyond_a_thousand(tmp_path: Path) -> None:
     }
     with asyncio.Runner() as runner:
         facts, objects = RecordedFacts(run.spec, bases, {"heldout": {}}), FolderObjects(run.store)
-        Exporter(facts, objects, Target(tmp_path / "model"), runner, lambda *done: None).run()
+        Exporter(facts, objects, Target(tmp_path / "model"), runner, lambda *_: None).run()
     assert_trained(run, tmp_path / "model")
 
 

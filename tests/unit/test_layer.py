@@ -13,11 +13,24 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from iota.compute.precision import autocast
 from iota.model.layer import KeepAll, Tables, run_layer
-from iota.model.stage import llama_config
-from iota.spec import ModelSpec, Precision
+from iota.model.rotary import rotary_tables
+from iota.reference.llama import llama_config
+from iota.spec import ModelSpec, Precision, RopeScaling
 from tests.support.devices import DEVICES
 
 LENGTH = 12
+
+
+@pytest.mark.parametrize("scaling", [None, RopeScaling(original_positions=64), RopeScaling(factor=8.0)])
+def test_tables_are_those_of_transformers(scaling: RopeScaling | None) -> None:
+    for heads, theta in ((1, 500_000.0), (4, 10_000.0)):
+        model = ModelSpec(
+            vocab_size=61, hidden_size=256, layers=1, heads=heads, kv_heads=1, ffn_size=48,
+            rope_theta=theta, rope_scaling=scaling,
+        )  # fmt: skip
+        theirs = LlamaRotaryEmbedding(llama_config(model, 300))(torch.empty(0), torch.arange(300)[None])
+        for ours, their in zip(rotary_tables(model, 300), theirs, strict=True):
+            assert torch.equal(ours, their)
 
 
 @pytest.mark.parametrize("device", DEVICES)

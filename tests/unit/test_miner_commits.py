@@ -17,11 +17,12 @@ from iota.compute.engine import Engine
 from iota.compute.fingerprint import fingerprint
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, load_state
+from iota.planning.needs import STATE_COPIES
 from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.receipts import Beginning, Commitment, OpKind
 from iota.spec import RunSpec
-from miner.committer import COPIES, CommitterClosed
+from miner.committer import CommitterClosed
 from miner.ops import StateLost
 from tests.support.one_stage_miners import KEY, OneStageMiner, one_stage
 from tests.support.small_runs import sample
@@ -152,10 +153,10 @@ def test_a_third_copy_waits_for_one_of_two(start: Open, monkeypatch: pytest.Monk
         assert gate.begun.acquire(timeout=60)
         with pytest.raises(TimeoutError):
             third.result(0.2)
-        assert copies == COPIES - 1, "the start state is on the host already"
+        assert copies == STATE_COPIES - 1, "the start state is on the host already"
         gate.open(1)
         third.result(60)
-        assert copies == COPIES
+        assert copies == STATE_COPIES
     gate.open()
     miner.settle()
     assert versions(miner) == [0, 5, 7]

@@ -119,13 +119,22 @@ def test_more_credit_replicas_steps_and_momentum_need_what_they_keep() -> None:
 
 
 def test_a_bound_of_snapshots_below_two_epochs_is_refused() -> None:
-    needs = stage_needs(SPEC, 1)
+    needs = [stage_needs(SPEC, 1)]
     check_snapshot_bound(needs, None)
-    check_snapshot_bound(needs, needs.snapshots)
+    check_snapshot_bound(needs, needs[0].snapshots)
     with pytest.raises(
         ValueError, match=r"need 0\.\d\d GiB at stage 1, and --snapshot-bytes is 100MiB: give \d+MiB"
     ):
         check_snapshot_bound(needs, 100 << 20)
+
+
+def test_a_bound_of_snapshots_that_does_for_one_stage_is_taken() -> None:
+    every = all_needs(SPEC)
+    sizes = sorted(needs.snapshots for needs in every)
+    assert sizes[0] < sizes[-1]
+    check_snapshot_bound(every, sizes[0])
+    with pytest.raises(ValueError, match="--snapshot-bytes"):
+        check_snapshot_bound(every, sizes[0] - 1)
 
 
 # ---- whether it is there -------------------------------------------------------------------------
@@ -149,7 +158,7 @@ def test_each_thing_that_is_too_little_has_its_sentence() -> None:
 def test_all_nodes_of_a_machine_count_together() -> None:
     """Each fits alone."""
     needs = all_needs(SPEC)
-    alone = replace(ROOMY, memory=max(n.memory_recomputing + n.loading for n in needs) + 200_000_000)
+    alone = replace(ROOMY, memory=max(n.memory_recomputing + n.hosted for n in needs) + 200_000_000)
     assert [shortfalls([n], alone) for n in needs] == [[], [], []]
     assert shortfalls(needs, alone)
 
@@ -158,7 +167,7 @@ def test_a_card_with_enough_host_memory_beside_it_has_room_that_it_has_not_alone
     needs = stage_needs(make_spec(from_assignments(["model.preset=orion-100b"]), "0" * 64, 2), 1)
     offload, recompute = (needs.memory_of(policy) for policy in (Activations.OFFLOAD, Activations.RECOMPUTE))
     assert offload < recompute
-    hosted = 200_000_000 + needs.loading
+    hosted = 200_000_000 + needs.hosted
     moved = needs.graphs * needs.kept[Activations.OFFLOAD].host
     assert shortfalls([needs], replace(ROOMY, card=offload, memory=hosted + moved)) == []
     assert shortfalls([needs], replace(ROOMY, card=recompute, memory=hosted)) == []
@@ -167,7 +176,7 @@ def test_a_card_with_enough_host_memory_beside_it_has_room_that_it_has_not_alone
 
 def test_a_machine_for_one_stage_is_not_stageless() -> None:
     spec = make_spec(from_assignments(["model.preset=llama-1b"]), "0" * 64, 2)
-    sizes = sorted(n.memory_recomputing + n.loading + 200_000_000 for n in all_needs(spec))
+    sizes = sorted(n.memory_recomputing + n.hosted + 200_000_000 for n in all_needs(spec))
     assert stageless(spec, replace(ROOMY, memory=sizes[0])) == []
     assert "of memory" in stageless(spec, replace(ROOMY, memory=sizes[0] - 1))[0]
 
@@ -307,7 +316,7 @@ def test_a_plan_shows_the_needs_of_a_spec(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["plan", "--spec", str(tmp_path / "s.json"), "--json"])
     shown = capsys.readouterr().out
-    for needs in all_needs(SPEC):
+    for needs in all_needs(SPEC, compiled=True):
         assert f'"disk": {needs.disk}' in shown
         assert f'"memory": {needs.memory}' in shown
 

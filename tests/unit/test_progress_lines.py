@@ -65,7 +65,7 @@ def test_a_miner_without_steps_says_what_it_waits_for() -> None:
     assert lines.look(29.0, replace(HERE, step=0, state="loading"), Activity()) is None
     text = lines.look(30.0, replace(HERE, step=0, state="loading"), Activity())
     assert text is not None
-    assert text.endswith("no step for 30 s (loading)")
+    assert text.endswith("no step for 30 s (loading): `iota status` says what the run waits for")
 
 
 def test_the_time_without_a_step_grows_from_line_to_line() -> None:

@@ -368,8 +368,10 @@ def test_the_end_of_the_run_is_kept_with_its_reason() -> None:
 def test_the_status_says_what_the_replica_is_at() -> None:
     core = _core()
     states = [core.state]
+    assert not core.idle, "it works for itself"
     core.take(BaseHeld(0, BASE))
     states.append(core.state)
+    assert core.idle, "it waits for the epoch"
     _hear(core, Admit(epoch=0, step=0, carries=True))
     core.take(StateLoaded(0, 0))
     states.append(core.state)

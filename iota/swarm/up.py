@@ -224,23 +224,28 @@ class SwarmUp:
     # ---- afterwards ------------------------------------------------------------------------------
 
     async def _afterwards(self, summary: Summary, ports: dict[str, int]) -> None:
-        """Export and compare, after all other processes have ended, on all cores."""
-        cores = usable_cores()
-        programs = Programs(self._run_dir, ports, cores, self._command.device)
-        async with self._launching((), cores) as launcher:
-            if not any(base["epoch"] for base in self._bases()):
-                summary.notes.append("no merged weights were stored, so there is nothing to export")
-            else:
-                if not self._run_dir.export.exists():
-                    self._say("all processes have ended; exporting the model")
-                    await _run(launcher, programs.export())
-                summary.export = str(self._run_dir.export)
-                summary.take_heldout(self._run_dir.export / EVALUATION_NAME)
-            if self._command.compare:
-                self._say(f"measuring one plain process with {counted(cores, 'thread')}, three times")
-                found = self._run_dir.root / "baseline.json"
-                await _run(launcher, programs.baseline(found))
-                summary.compare(json.loads(found.read_bytes())["tokens_per_second"])
+        """Export and compare, after all other processes have ended.
+
+        The export has the threads of a node: on a busy machine, more wait for each other for minutes.
+        """
+        threads, cores = self._command.threads, usable_cores()
+        if not any(base["epoch"] for base in self._bases()):
+            summary.notes.append("no merged weights were stored, so there is nothing to export")
+        else:
+            if not self._run_dir.export.exists():
+                self._say("all processes have ended; exporting the model")
+                export = Programs(self._run_dir, ports, threads, self._command.device).export()
+                async with self._launching((), threads) as launcher:
+                    await _run(launcher, export)
+            summary.export = str(self._run_dir.export)
+            summary.take_heldout(self._run_dir.export / EVALUATION_NAME)
+        if self._command.compare:
+            self._say(f"measuring one plain process with {counted(cores, 'thread')}, three times")
+            found = self._run_dir.root / "baseline.json"
+            baseline = Programs(self._run_dir, ports, cores, self._command.device).baseline(found)
+            async with self._launching((), cores) as launcher:
+                await _run(launcher, baseline)
+            summary.compare(json.loads(found.read_bytes())["tokens_per_second"])
 
     @asynccontextmanager
     async def _launching(self, preload: tuple[str, ...], threads: int) -> AsyncIterator[Launcher]:

@@ -37,8 +37,8 @@ _OTHER_ROOTS = "the state's tensors do not have the roots that were written with
 
 @dataclass(frozen=True)
 class StageState:
-    """Tensors by name: weights in the run's weight dtype (`iota.model.weight_dtype`), moments in
-    those of `iota.model.moment_layout`.
+    """Tensors by name: weights in the run's weight dtype (`iota.model.weight_dtype`), moments in those of
+    `iota.model.moment_layout`.
 
     Empty moments mean moments and step counts of zero.
     """

@@ -20,21 +20,25 @@ from hypothesis import strategies as st
 from iota.compute.errors import StateError
 from iota.compute.state import StageState, load_state, state_bytes, zero_moments
 from iota.model.initial import initial_weights
+from iota.model.weight_dtype import as_weights
 from iota.objects import part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts, initial_base, read_base
 from iota.outer.partition import PartError
+from iota.spec import RunSpec
 from iota.wire.frame import FrameError
 from tests.support import samples
 from tests.support.small_spec import small_spec
 
 SPEC = small_spec()
+SMALL = small_spec(optimizer={"lr": 1e-3, "kind": "adamw", "moments": "int8"}, precision="bf16-sr")
 STAGE = 1
 SIZES = part_sizes(SPEC, STAGE)
 
 
-def _state() -> bytes:
-    return state_bytes(StageState(initial_weights(SPEC, STAGE), zero_moments(SPEC, STAGE)))
+def _state(spec: RunSpec) -> bytes:
+    weights = as_weights(spec, initial_weights(spec, STAGE))
+    return state_bytes(StageState(weights, zero_moments(spec, STAGE)))
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,13 @@ PARSERS = [
     Parser("part", np.zeros(SIZES[0], "<f4").tobytes(),
            lambda data: open_delta_codec().decode(data, SIZES[0]), PartError),
     Parser("base", BASE[0], lambda data: read_base(SPEC, STAGE, [data, *BASE[1:]]), PartError),
-    Parser("snapshot", _state(), lambda data: load_state(data, SPEC, STAGE), StateError),
+    Parser("snapshot", _state(SPEC), lambda data: load_state(data, SPEC, STAGE), StateError),
+    Parser("small snapshot", _state(SMALL), lambda data: load_state(data, SMALL, STAGE), StateError),
     Parser("frame", samples.frame_bytes(FRAME),
            lambda data: samples.read_frame(data, FRAME.header.dtype), FrameError),
 ]  # fmt: skip
 EACH = pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
-TENSOR_FILES = [parser for parser in PARSERS if parser.name in ("base", "snapshot")]
+TENSOR_FILES = [parser for parser in PARSERS if parser.name in ("base", "snapshot", "small snapshot")]
 
 
 def read(parser: Parser, data: bytes) -> None:

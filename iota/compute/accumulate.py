@@ -11,6 +11,7 @@ from iota.compute.errors import BadValueError
 from iota.compute.finite import all_finite
 from iota.compute.gradient_sum import GradientSum, sum_rounding
 from iota.compute.names import Microbatch
+from iota.compute.scalar_of import scalar_of
 
 
 class OpenStep:
@@ -47,8 +48,7 @@ class OpenStep:
         """
         entry.retain_grad()
         self._sums.rounding = None if self._seed is None else sum_rounding(self._seed, mb, len(self.summed))
-        # The dot product passes `gradient` on as it is; given beside `output`, autograd would import sympy.
-        loss = output if gradient is None else torch.dot(output.flatten(), gradient.flatten())
+        loss = output if gradient is None else scalar_of(output, gradient)
         torch.autograd.backward(loss)
         assert entry.grad is not None
         if not all_finite(entry.grad, *self._sums.tensors.values()):

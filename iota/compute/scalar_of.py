@@ -11,4 +11,5 @@ def scalar_of(output: Tensor, gradient: Tensor) -> Tensor:
 
     Where autograd is given a gradient itself, it imports sympy to compare shapes: a second, and 30 MB.
     """
-    return torch.dot(output.flatten(), gradient.flatten())
+    with torch.enable_grad():
+        return torch.dot(output.flatten(), gradient.flatten())

@@ -107,7 +107,8 @@ def test_each_change_that_helps_by_itself_is_the_smallest_of_its_kind() -> None:
 def test_changes_that_help_only_together_are_said_to() -> None:
     needs = stage_needs(LLAMA, 7, compiled=True)
     (found,) = remedies(LLAMA, 7, card(0.7 * needs.memory_recomputing), compiled=True)
-    assert re.fullmatch(r"optimizer.moments=int8, optimizer.gradient_sums=bf16 and precision=bf16-sr together", found)
+    told = r"optimizer.moments=int8, optimizer.gradient_sums=bf16 and precision=bf16-sr together"
+    assert re.fullmatch(told, found)
     assert remedies(LLAMA, 7, card(1 << 20), compiled=True) == []
 
 

@@ -14,6 +14,7 @@ from iota.compute.errors import BadValueError
 from iota.compute.finite import checksum
 from iota.compute.gradient_sum import GradientSum, sum_rounding
 from iota.compute.names import Microbatch
+<<<<<<< HEAD
 from iota.compute.output import ReadBack
 
 MAX_ADDED: Final = 2**20
@@ -21,6 +22,9 @@ MAX_ADDED: Final = 2**20
 whether a microbatch is bad does not depend on those before it."""
 ROUNDED_UP: Final = 1 + 2**-7
 """How many times larger a value becomes at the most that is rounded to bf16."""
+=======
+from iota.compute.scalar_of import scalar_of
+>>>>>>> planner-optim
 
 
 class OpenStep:
@@ -75,7 +79,8 @@ class OpenStep:
         """
         entry.retain_grad()
         self._sums.rounding = None if self._seed is None else sum_rounding(self._seed, mb, len(self.summed))
-        torch.autograd.backward(output, gradient)
+        loss = output if gradient is None else scalar_of(output, gradient)
+        torch.autograd.backward(loss)
         assert entry.grad is not None
         largest = torch.stack(self._largest).amax()
         self._largest.clear()

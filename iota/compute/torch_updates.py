@@ -1,35 +1,36 @@
-"""AdamW and SGD of torch, with fp32 moments as named tensors."""
+"""AdamW and SGD by torch's functions, with fp32 moments as named tensors.
+
+Its classes import torch._dynamo and sympy when the first one is made: a second, and 70 MB.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from iota.compute.gradient_scale import Scale, is_one, scaled
 from iota.compute.rounding import Rounding
-from iota.model.moment_layout import moment_kinds
 from iota.model.updates import weight_decay
 from iota.spec import OptimizerKind, OptimizerSpec
 
 
 class TorchUpdates:
-    """Updates of named parameters by torch's optimizers."""
+    """Updates of named parameters by torch."""
 
     def __init__(
         self, spec: OptimizerSpec, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor]
     ) -> None:
-        """`moments` are all of the stage: what torch reads and writes."""
-        self._spec = spec
-        # `.data` has its own autograd version counter. Otherwise an update of a later weight version would
-        # count as a change of the first one, which graphs still need.
-        self._parameters = {name: nn.Parameter(w.data, requires_grad=False) for name, w in weights.items()}
-        self._optimizers = self._build()
-        for optimizer, name, parameter in self._owned():
-            kinds = moment_kinds(spec, name, parameter.dim())
-            optimizer.state[parameter] = {kind: moments[f"{kind}.{name}"] for kind in kinds}
+        """`moments` are all of the stage: what this one reads and writes."""
+        self._spec, self._moments = spec, moments
+        matrices = [name for name, w in weights.items() if w.dim() >= 2]
+        vectors = [name for name, w in weights.items() if w.dim() < 2]
+        self._groups = ((matrices, weight_decay(spec, 2)), (vectors, weight_decay(spec, 1)))
 
+    @torch.no_grad()
     def update(
         self,
         weights: Mapping[str, Tensor],
@@ -39,6 +40,7 @@ class TorchUpdates:
         rounding: Rounding | None,
     ) -> None:
         """Update `weights`, fp32 or bf16, in place. Gradients, fp32 or bf16, are taken times `scale`."""
+<<<<<<< HEAD
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -47,56 +49,49 @@ class TorchUpdates:
             self._update_each(weights, gradients, scale, rounding)
         else:
             self._update_all(weights, gradients)
+=======
+        for names, decay in self._groups:
+            narrow = any(t.dtype is torch.bfloat16 for n in names for t in (weights[n], gradients[n]))
+            if not narrow and scale == 1.0:
+                # `.data` has its own autograd version counter. Otherwise an update of a later weight version
+                # would count as a change of the first one, which graphs still need.
+                self._apply(names, [weights[n].data for n in names], gradients, learning_rate, decay)
+                continue
+            for name in names:  # one after another, of which alone there are fp32 copies
+                weight = weights[name].data
+                values = weight.float()
+                self._apply([name], [values], {name: scaled(gradients[name], scale)}, learning_rate, decay)
+                if weight.dtype is torch.bfloat16:
+                    assert rounding is not None
+                    rounding.write(name, values, weight)
+>>>>>>> planner-optim
 
-    def _update_all(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            # Torch keys its state by parameter, and each weight version may have other memory.
-            parameter.data = weights[name]
-            parameter.grad = gradients[name]
-        for optimizer in self._optimizers:
-            optimizer.step()
-        for parameter in self._parameters.values():
-            parameter.grad = None
-
-    def _update_each(
+    def _apply(
         self,
-        weights: Mapping[str, Tensor],
+        names: Sequence[str],
+        values: list[Tensor],
         gradients: Mapping[str, Tensor],
+<<<<<<< HEAD
         scale: Scale,
         rounding: Rounding | None,
+=======
+        learning_rate: float,
+        decay: float,
+>>>>>>> planner-optim
     ) -> None:
-        """One parameter after another, of which alone there are fp32 copies: the others have no gradient."""
-        for optimizer, name, parameter in self._owned():
-            weight = weights[name]
-            parameter.data = weight.float()
-            parameter.grad = scaled(gradients[name], scale)
-            optimizer.step()
-            if weight.dtype is torch.bfloat16:
-                assert rounding is not None
-                rounding.write(name, parameter.data, weight)
-            parameter.data, parameter.grad = weight, None
-
-    def _owned(self) -> list[tuple[torch.optim.Optimizer, str, nn.Parameter]]:
-        names = {id(parameter): name for name, parameter in self._parameters.items()}
-        return [
-            (optimizer, names[id(parameter)], parameter)
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
-
-    def _build(self) -> list[torch.optim.Optimizer]:
-        spec, groups = self._spec, _groups(list(self._parameters.values()), self._spec)
-        if not groups:
-            return []
+        if not names:
+            return
+        spec, given = self._spec, [gradients[name] for name in names]
         if spec.kind is OptimizerKind.SGD:
-            return [torch.optim.SGD(groups, lr=spec.lr, foreach=False)]
-        return [torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)]
-
-
-def _groups(parameters: list[nn.Parameter], spec: OptimizerSpec) -> list[dict[str, object]]:
-    """Parameter groups: matrices and vectors, whose weight decays differ."""
-    matrices = [p for p in parameters if p.dim() >= 2]
-    vectors = [p for p in parameters if p.dim() < 2]
-    groups = ((matrices, weight_decay(spec, 2)), (vectors, weight_decay(spec, 1)))
-    return [{"params": group, "weight_decay": decay} for group, decay in groups if group]
+            sgd(
+                values, given, [None] * len(values), foreach=False, lr=learning_rate, weight_decay=decay,
+                momentum=0.0, dampening=0.0, nesterov=False, maximize=False,
+            )  # fmt: skip
+            return
+        first, second, steps = (
+            [self._moments[f"{kind}.{name}"] for name in names] for kind in ("exp_avg", "exp_avg_sq", "step")
+        )
+        adamw(
+            values, given, first, second, [], steps, fused=True, lr=learning_rate, weight_decay=decay,
+            beta1=spec.betas[0], beta2=spec.betas[1], eps=spec.eps, amsgrad=False, maximize=False,
+        )  # fmt: skip

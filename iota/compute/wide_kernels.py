@@ -18,6 +18,7 @@ from torch import Tensor
 
 from iota.compute.polar import polar
 from iota.compute.precision import autocast
+from iota.compute.scalar_of import scalar_of
 from iota.compute.seeded import Seeded
 from iota.compute.state import tensors_digest
 from iota.model.layer import rms_norm
@@ -46,7 +47,7 @@ def wide_digest(spec: RunSpec, *, last: bool, seeded: Seeded) -> str:
     with torch.enable_grad(), autocast(spec.precision, seeded.device):
         for name, out, inputs in _kernels(spec, last, seeded):
             given = seeded.values(f"{name}.out", out.shape).to(out.dtype)
-            found = torch.autograd.grad(out, inputs, given)
+            found = torch.autograd.grad(scalar_of(out, given), inputs)
             made |= {f"{name}.{index}": tensor.detach() for index, tensor in enumerate((out, *found))}
     made |= _activations(spec, seeded) | _orthogonal(spec, seeded)
     return tensors_digest(made)
@@ -119,7 +120,7 @@ def _activations(spec: RunSpec, seeded: Seeded) -> dict[str, Tensor]:
         x = x_N[start:].requires_grad_()
         with torch.enable_grad():
             out = F.silu(x)
-        (found,) = torch.autograd.grad(out, x, gradient_N[start:])
+        (found,) = torch.autograd.grad(scalar_of(out, gradient_N[start:]), x)
         made |= {f"activation.{start}.0": out.detach(), f"activation.{start}.1": found}
     return made
 

@@ -11,7 +11,7 @@ from iota.planning.fits import best_policy
 from iota.planning.machine import Machine
 from iota.planning.needs import stage_needs
 from iota.settings import Activations
-from iota.spec import OptimizerKind, Pipeline, Precision, RunSpec
+from iota.spec import GradientSums, Moments, OptimizerKind, Pipeline, Precision, RunSpec
 
 _SHORTEST: Final = 512
 """Tokens of the shortest sequence that is proposed."""
@@ -55,7 +55,10 @@ def _first(rungs: Iterable[Rung], fits: Callable[[RunSpec], bool]) -> str | None
 
 def _ladders(stage: int) -> list[Callable[[RunSpec], Iterator[Rung]]]:
     """Kinds of changes, from what costs a run least; each ladder begins with its smallest change."""
-    return [_credit, _sequences, _precision, _optimizer, _pipeline, _length, partial(_layers, stage)]
+    return [
+        _credit, _sequences, _moments, _sums, _precision, _optimizer, _pipeline, _length,
+        partial(_layers, stage),
+    ]  # fmt: skip
 
 
 def _credit(spec: RunSpec) -> Iterator[Rung]:
@@ -77,6 +80,19 @@ def smaller_microbatches(spec: RunSpec) -> Iterator[tuple[int, int]]:
     while sequences % 2 == 0:
         sequences, microbatches = sequences // 2, microbatches * 2
         yield sequences, microbatches
+
+
+def _moments(spec: RunSpec) -> Iterator[Rung]:
+    if spec.optimizer.kind is OptimizerKind.SGD:
+        return
+    fewer = {Moments.FP32: (Moments.BF16, Moments.INT8), Moments.BF16: (Moments.INT8,)}
+    for moments in fewer.get(spec.optimizer.moments, ()):
+        yield f"optimizer.moments={moments}", _with(spec, "optimizer", moments=moments)
+
+
+def _sums(spec: RunSpec) -> Iterator[Rung]:
+    if spec.optimizer.gradient_sums is GradientSums.FP32:
+        yield "optimizer.gradient_sums=bf16", _with(spec, "optimizer", gradient_sums=GradientSums.BF16)
 
 
 def _precision(spec: RunSpec) -> Iterator[Rung]:

@@ -107,7 +107,8 @@ def test_each_change_that_helps_by_itself_is_the_smallest_of_its_kind() -> None:
 def test_changes_that_help_only_together_are_said_to() -> None:
     needs = stage_needs(LLAMA, 7, compiled=True)
     (found,) = remedies(LLAMA, 7, card(0.7 * needs.memory_recomputing), compiled=True)
-    assert re.fullmatch(r"precision=bf16-sr, optimizer.kind=muon and schedule.pipeline=sync together", found)
+    told = r"optimizer.moments=int8, optimizer.gradient_sums=bf16 and precision=bf16-sr together"
+    assert re.fullmatch(told, found)
     assert remedies(LLAMA, 7, card(1 << 20), compiled=True) == []
 
 
@@ -117,7 +118,7 @@ def test_a_miner_is_told_of_another_policy_and_what_the_runs_owner_could_change(
     assert stage_shortfalls(LLAMA, needs, machine) == []
     (said,) = stage_shortfalls(LLAMA, needs, machine, Activations.KEEP)
     assert "give --activations offload, or auto" in said
-    assert "the run's owner could give it precision=bf16-sr" in said
+    assert "the run's owner could give it optimizer.moments=bf16" in said
     (said,) = stage_shortfalls(LLAMA, needs, card(needs.memory_of(Activations.OFFLOAD) - 1))
     assert "take a larger machine; the run's owner could give it" in said
 
@@ -186,7 +187,7 @@ def test_a_plan_says_what_memory_holds_and_which_device_was_assumed(
     assert "layers as they are on a CPU" in said
     assert "On CPUs of 1.0 GB" in said
     said = planned(capsys, "--model", "llama-8b", "--memory", "24GB", "--stages", "8")
-    assert "Stage 7 does not fit under any policy: it would with precision=bf16-sr" in said
+    assert "Stage 7 does not fit under any policy: it would with optimizer.moments=int8" in said
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,14 @@ from iota.compute.errors import BadValueError
 from iota.compute.finite import checksum
 from iota.compute.gradient_sum import GradientSum, sum_rounding
 from iota.compute.names import Microbatch
-<<<<<<< HEAD
 from iota.compute.output import ReadBack
+from iota.compute.scalar_of import scalar_of
 
 MAX_ADDED: Final = 2**20
 """A microbatch's gradient must stay finite if it is multiplied by this: then no sum of fewer overflows, and
 whether a microbatch is bad does not depend on those before it."""
 ROUNDED_UP: Final = 1 + 2**-7
 """How many times larger a value becomes at the most that is rounded to bf16."""
-=======
-from iota.compute.scalar_of import scalar_of
->>>>>>> planner-optim
 
 
 class OpenStep:

@@ -40,19 +40,9 @@ class TorchUpdates:
         rounding: Rounding | None,
     ) -> None:
         """Update `weights`, fp32 or bf16, in place. Gradients, fp32 or bf16, are taken times `scale`."""
-<<<<<<< HEAD
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-        narrow = (t.dtype is torch.bfloat16 for n in self._parameters for t in (weights[n], gradients[n]))
-        if any(narrow) or not is_one(scale):
-            self._update_each(weights, gradients, scale, rounding)
-        else:
-            self._update_all(weights, gradients)
-=======
         for names, decay in self._groups:
             narrow = any(t.dtype is torch.bfloat16 for n in names for t in (weights[n], gradients[n]))
-            if not narrow and scale == 1.0:
+            if not narrow and is_one(scale):
                 # `.data` has its own autograd version counter. Otherwise an update of a later weight version
                 # would count as a change of the first one, which graphs still need.
                 self._apply(names, [weights[n].data for n in names], gradients, learning_rate, decay)
@@ -64,20 +54,14 @@ class TorchUpdates:
                 if weight.dtype is torch.bfloat16:
                     assert rounding is not None
                     rounding.write(name, values, weight)
->>>>>>> planner-optim
 
     def _apply(
         self,
         names: Sequence[str],
         values: list[Tensor],
         gradients: Mapping[str, Tensor],
-<<<<<<< HEAD
-        scale: Scale,
-        rounding: Rounding | None,
-=======
         learning_rate: float,
         decay: float,
->>>>>>> planner-optim
     ) -> None:
         if not names:
             return

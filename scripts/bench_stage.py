@@ -44,7 +44,7 @@ from iota.compute.devices import device_of
 from iota.model.presets import PRESETS
 from iota.planning.needs import stage_needs
 from iota.settings import Activations
-from iota.spec import OptimizerKind, Precision
+from iota.spec import GradientSums, Moments, OptimizerKind, Precision
 
 _KINDS: Final = (
     ("attention", ("attention", "flash", "fmha")),
@@ -78,7 +78,9 @@ def shares(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
     return {kind: round(own / total, 3) for kind, own in sorted(spent.items()) if own} if total else {}
 
 
-def measure(case: Case, device: torch.device, times: int, commit_every: int | None) -> dict[str, Any]:
+def measure(
+    case: Case, device: torch.device, times: int, commit_every: int | None, *, plain: bool = True
+) -> dict[str, Any]:
     """The figures of one case."""
     device_of(device).begin_peak()
     run, peak = StageRun(case, device), peak_flops(device)
@@ -94,13 +96,13 @@ def measure(case: Case, device: torch.device, times: int, commit_every: int | No
         row["mfu"] = round(run.flops / step_s / peak, 4)
     if (most := device_of(device).peak_bytes()) is not None:
         row["peak_gb"] = round(most / 1e9, 2)
-        row["planned_gb"] = round(stage_needs(run.spec, case.number).memory / 1e9, 2)
+        row["planned_gb"] = round(case.planned_bytes(device) / 1e9, 2)
     if commit_every is not None:
         row["commits"] = committed(run, device, commit_every, step_s)
     del run
     gc.collect()
-    plain = Plain(case, device)
-    row["plain"] = round(seconds(device, plain.step, times) / step_s, 3)
+    if plain:
+        row["plain"] = round(seconds(device, Plain(case, device).step, times) / step_s, 3)
     return row
 
 
@@ -167,6 +169,8 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--optimizer", choices=list(OptimizerKind), default=OptimizerKind.MUON)
     parser.add_argument("--precision", choices=list(Precision), default=Precision.FP32)
+    parser.add_argument("--moments", choices=list(Moments), default=Moments.FP32)
+    parser.add_argument("--sums", choices=list(GradientSums), default=GradientSums.FP32, help="of gradients")
     parser.add_argument(
         "--activations", choices=list(Activations), action="append", help="may be given again"
     )
@@ -189,7 +193,7 @@ def main() -> None:
             case = Case(
                 given.model, stage, given.layers, given.tokens, given.microbatches,
                 OptimizerKind(given.optimizer), Precision(given.precision), Activations(activations),
-                given.in_flight, documents=given.documents,
+                given.in_flight, None, given.documents, Moments(given.moments), GradientSums(given.sums),
             )  # fmt: skip
             if not given.ablate or given.smoke:
                 rows.append(measure(case, device, given.times, given.commit_every))

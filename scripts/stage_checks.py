@@ -16,16 +16,14 @@ from torch import Tensor
 from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import decode_wire, encode_wire
 from iota.compute import Microbatch
-from iota.compute.compiled import is_compiled
 from iota.compute.devices import device_of
 from iota.compute.engine import Engine
 from iota.compute.fingerprint import fingerprint
 from iota.compute.output import DeviceOutput
 from iota.compute.state import StageState, tensors_digest
 from iota.model.graph_sizes import POLICIES
-from iota.planning.needs import stage_needs
 from iota.settings import Activations
-from iota.spec import OptimizerKind, Precision
+from iota.spec import GradientSums, Moments, OptimizerKind, Precision
 
 Check = Callable[[], tuple[bool, dict[str, Any]]]
 NONCE: Final = "5e" * 32
@@ -48,6 +46,7 @@ def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
             found[f"numerics: {precision} {stage}"] = partial(numerics, case, device)
         case = replace(_SMALL, precision=precision, documents=100)
         found[f"numerics: {precision} documents"] = partial(numerics, case, device)
+        found[f"numerics: {precision} small state"] = partial(numerics, in_few_bits(case), device)
     for optimizer in OptimizerKind:
         case = replace(_SMALL, optimizer=optimizer)
         found[f"numerics: fingerprint {optimizer}"] = partial(repeated_fingerprint, case, device)
@@ -63,7 +62,16 @@ def all_checks(device: torch.device, *, smoke: bool) -> dict[str, Check]:
     case = replace(orion, layers=1)
     found["speed: documents"] = partial(speed, replace(case, documents=orion.tokens // 8), device)
     found["speed: commits"] = partial(speed, case, device, commit_every=5)
+    whole = replace(orion, precision=Precision.BF16_SR, layers=2 if smoke else 6)
+    whole = in_few_bits(replace(whole, microbatches=2 if smoke else 16, activations=Activations.OFFLOAD))
+    # A plain loop of as many layers does not fit, and commitments would take 40 GB of host memory.
+    found["speed: whole stage"] = partial(speed, whole, device, 1, plain=False)
     return found
+
+
+def in_few_bits(case: Case) -> Case:
+    """The case with moments in 8 bits and sums of gradients in bf16."""
+    return replace(case, documents=0, moments=Moments.INT8, sums=GradientSums.BF16)
 
 
 def numerics(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
@@ -138,17 +146,17 @@ def memory(case: Case, device: torch.device) -> tuple[bool, dict[str, Any]]:
     peak = on.peak_bytes()
     if peak is None:
         return True, {"peak_gb": "not measured on this kind of device"}
-    needs = stage_needs(run.spec, case.number, compiled=is_compiled(device))
-    kept = needs.kept[case.activations]
-    planned = needs.memory_of(case.activations) + (case.in_flight - needs.graphs) * kept.graph
+    planned = case.planned_bytes(device)
     figures = {"peak_gb": round(peak / 1e9, 2), "planned_gb": round(planned / 1e9, 2)}
     return abs(peak / planned - 1) <= WITHIN, figures
 
 
-def speed(case: Case, device: torch.device, commit_every: int | None = None) -> tuple[bool, dict[str, Any]]:
+def speed(
+    case: Case, device: torch.device, times: int = 2, commit_every: int | None = None, *, plain: bool = True
+) -> tuple[bool, dict[str, Any]]:
     """The figures of `bench_stage.py`; they hold whatever they are."""
     clean(device)
-    return True, measure(case, device, 2, commit_every)
+    return True, measure(case, device, times, commit_every, plain=plain)
 
 
 def clean(device: torch.device) -> None:

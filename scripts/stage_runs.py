@@ -22,6 +22,7 @@ from iota.codec.shapes import payload_shape
 from iota.codec.wire_dtype import encode_wire
 from iota.compute import Microbatch
 from iota.compute.commitment import commitment
+from iota.compute.compiled import is_compiled
 from iota.compute.copy_thread import CopyThread
 from iota.compute.devices import device_of
 from iota.compute.engine import Engine
@@ -34,9 +35,10 @@ from iota.model.layout import run_shapes, stage_flops
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
 from iota.model.weight_dtype import weight_dtype
+from iota.planning.needs import stage_needs
 from iota.reference.llama import llama_config
 from iota.settings import Activations
-from iota.spec import OptimizerKind, Precision, RunSpec
+from iota.spec import GradientSums, Moments, OptimizerKind, Precision, RunSpec
 
 PEAKS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """bf16 dense FLOP/s by a part of the device's name, as the maker states them."""
@@ -66,6 +68,8 @@ class Case:
     """None: the preset's."""
     documents: int = 0
     """Mean tokens of a document, which attention does not leave; 0: documents are not masked."""
+    moments: Moments = Moments.FP32
+    sums: GradientSums = GradientSums.FP32
 
     @property
     def number(self) -> int:
@@ -82,10 +86,20 @@ class Case:
             "layout": {"cuts": cuts, "replicas": 1},
             "data": {"sequences": 1, "sequence_length": self.tokens, "mask_documents": self.documents > 0},
             "schedule": {"pipeline": "sync", "microbatches": self.microbatches, "heldout": 0},
-            "optimizer": {"kind": self.optimizer},
+            "optimizer": {
+                "kind": self.optimizer,
+                "moments": self.moments,
+                "gradient_sums": self.sums,
+            },
             "precision": self.precision,
         }
         return make_spec(given, "0" * 64, vocabulary)
+
+    def planned_bytes(self, device: torch.device) -> int:
+        """Memory of a device by the plan, with the graphs that there are at once."""
+        needs = stage_needs(self.spec(), self.number, compiled=is_compiled(device))
+        kept = needs.kept[self.activations]
+        return needs.memory_of(self.activations) + (self.in_flight - needs.graphs) * kept.graph
 
 
 class StageRun:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask, FlexKernelOptions
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _LEAST_HEAD = 16
 """Channels of a head that FlexAttention needs."""
@@ -85,6 +87,23 @@ def is_compiled(device: torch.device) -> bool:
         )
         return False
     return True
+
+
+def fused(function: Callable[..., T], device: torch.device) -> Callable[..., T]:
+    """`function` as one kernel where layers are compiled, in place of some dozen.
+
+    Its bits must not depend on that. A number among its arguments becomes a constant of the compiled code:
+    what changes from call to call is given as a tensor.
+    """
+    if not is_compiled(device):
+        return function
+    made: Callable[..., T] = _fused(function)
+    return made
+
+
+@cache
+def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=True, fullgraph=True)
 
 
 @cache

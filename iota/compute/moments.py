@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from iota.codec.shapes import Shapes
+from iota.compute.compiled import fused
 from iota.compute.moment_codes import decode, encode
-from iota.compute.rounding import Rounding
+from iota.compute.rounding import Rounding, bits
 from iota.model.moment_layout import BLOCK, SCALE, MomentForm, moment_forms
 from iota.model.tensor_dtype import TensorDtype
 from iota.spec import OptimizerSpec
@@ -77,12 +78,14 @@ class _EightBits:
         self._name, self._codes_N, self._scale_B = name, codes.view(-1), scale_B
 
     def read(self, piece: slice) -> Tensor:
-        return decode(self._codes_N[piece], self._scale_B[self._of(piece)])
+        codes_N, scale_B = self._codes_N[piece], self._scale_B[self._of(piece)]
+        return fused(decode, codes_N.device)(codes_N, scale_B)
 
     def write(self, piece: slice, values_N: Tensor, rounding: Rounding | None) -> Tensor:
         assert rounding is not None
-        bits_N = rounding.of(_PURPOSE).bits(self._name, piece, values_N.device)
-        codes_N, scale_B = encode(values_N, bits_N, signed=self._codes_N.dtype is torch.int8)
+        words_3 = rounding.of(_PURPOSE).words(self._name, piece, values_N.device)
+        signed = self._codes_N.dtype is torch.int8
+        codes_N, scale_B = fused(_encoded, values_N.device)(values_N, words_3, signed)
         self._codes_N[piece], self._scale_B[self._of(piece)] = codes_N, scale_B
         return self.read(piece)
 
@@ -90,6 +93,10 @@ class _EightBits:
     def _of(piece: slice) -> slice:
         """The blocks of a piece."""
         return slice(piece.start // BLOCK, -(-piece.stop // BLOCK))
+
+
+def _encoded(values_N: Tensor, words_3: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
+    return encode(values_N, bits(words_3, values_N), signed=signed)
 
 
 def open_moment(tensors: Mapping[str, Tensor], name: str) -> Moment:

@@ -17,16 +17,15 @@ Indices stay below 2^24, whatever a tensor's size, and all arithmetic is of 32-b
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Final
 
 import torch
 from blake3 import blake3
 from torch import Tensor
 
-from iota.compute.compiled import is_compiled
+from iota.compute.compiled import fused
 from iota.compute.devices import device_of
 from iota.spec import Moments, RunSpec
 
@@ -61,17 +60,15 @@ class Rounding:
 
     def write_piece(self, name: str, piece: slice, values_N: Tensor, out_N: Tensor) -> None:
         """Round the fp32 values of a piece of `name`, which is of one block, into the bf16 `out_N`."""
-        block, start = divmod(piece.start, BLOCK)
-        # A tensor, since torch.compile would take each number for a constant of its own.
-        words_3 = torch.tensor([*self.keys(name, block), start], dtype=torch.int32)
-        _writer(values_N.device)(values_N, device_of(values_N.device).to_device(words_3), out_N)
+        fused(_write, values_N.device)(values_N, self.words(name, piece, values_N.device), out_N)
 
-    def bits(self, name: str, piece: slice, device: torch.device) -> Tensor:
-        """16 random bits, int32, for each element of a piece of parameter `name`, which is of one block."""
+    def words(self, name: str, piece: slice, device: torch.device) -> Tensor:
+        """What the bits of a piece of parameter `name` follow from, by `bits`: three int32.
+
+        They are the keys of the piece's block, and the index of its first element in it.
+        """
         block, start = divmod(piece.start, BLOCK)
-        stop = start + piece.stop - piece.start
-        index_N = torch.arange(start, stop, dtype=torch.int32, device=device)
-        return random_bits(index_N, *self.keys(name, block))
+        return device_of(device).to_device(torch.tensor([*self.keys(name, block), start], dtype=torch.int32))
 
     def keys(self, name: str, block: int) -> tuple[int, int]:
         """(a, b) of a block, as signed 32-bit integers."""
@@ -94,17 +91,16 @@ def pieces(elements: int, device: torch.device) -> Iterator[slice]:
         yield slice(first, min(first + size, elements))
 
 
-@cache
-def _writer(device: torch.device) -> Callable[[Tensor, Tensor, Tensor], None]:
-    """`_write`, as one kernel where the device's layers are compiled, in place of some fourteen."""
-    return torch.compile(_write, dynamic=True, fullgraph=True) if is_compiled(device) else _write
-
-
 def _write(values_N: Tensor, words_3: Tensor, out_N: Tensor) -> None:
-    """Round a piece of a block. `words_3` are the block's keys, and the index of the first element."""
+    out_N.copy_(rounded(values_N, bits(words_3, values_N)))
+
+
+def bits(words_3: Tensor, values_N: Tensor) -> Tensor:
+    """16 random bits, int32, for each value of the piece with these words."""
     a, b, start = words_3.unbind()
-    index_N = torch.arange(values_N.numel(), dtype=torch.int32, device=values_N.device) + start
-    out_N.copy_(rounded(values_N, random_bits(index_N, a, b)))
+    return random_bits(
+        torch.arange(values_N.numel(), dtype=torch.int32, device=values_N.device) + start, a, b
+    )
 
 
 def random_bits(index_N: Tensor, a: int | Tensor, b: int | Tensor) -> Tensor:

@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from iota.compute import rounding
 from iota.compute.moment_codes import decode, encode, largest
+from iota.compute.moments import make_moments, open_moment
 from iota.compute.rounding import Rounding
-from iota.model.moment_layout import BLOCK
+from iota.model.moment_layout import BLOCK, moment_forms
+from iota.spec import OptimizerSpec
+from tests.support.devices import DEVICES
 
 STEP = Rounding(seed=7, epoch=1, step=3).of("moments")
 CPU = torch.device("cpu")
@@ -21,7 +25,7 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def bits(count: int, name: str = "exp_avg.w") -> Tensor:
-    return STEP.bits(name, slice(0, count), CPU)
+    return rounding.bits(STEP.words(name, slice(0, count), CPU), torch.empty(count))
 
 
 def drawn(count: int, seed: int = 0) -> Tensor:
@@ -88,7 +92,7 @@ def test_a_second_moment_above_zero_is_never_zero(values: list[float]) -> None:
 def test_a_value_on_the_grid_stays() -> None:
     grid = torch.tensor([1.0, 1.125, -1.875, 0.25, -0.0, 2.0**-9 * 1.5]).repeat(50)
     for step in range(5):
-        other = Rounding(1, 0, step).bits("x", slice(0, grid.numel()), CPU)
+        other = rounding.bits(Rounding(1, 0, step).words("x", slice(0, grid.numel()), CPU), grid)
         assert torch.equal(decode(*encode(grid, other, signed=True)), grid)
 
 
@@ -110,6 +114,30 @@ def test_all_codes_of_a_strangers_state_are_finite_if_its_scales_are_in_order(sc
     assert bool(bound.isfinite().all())
     assert all(bool((each.abs() <= bound).all()) for each in floats)
     assert bool((floats[1] >= 0).all())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["exp_avg", "exp_avg_sq"])
+def test_what_is_compiled_keeps_the_same_codes(
+    kind: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU by the C++ that torch makes, though nodes do not use it there; on CUDA by Triton."""
+    spec, shapes = OptimizerSpec(kind="adamw", lr=1e-3, moments="int8"), {"w": (300, 100)}
+    every_N = torch.arange(30_000, dtype=torch.int64) * 143_165 - (1 << 31)
+    values_N = every_N.to(torch.int32).view(torch.float32).nan_to_num(0, 1e38, -1e38)
+    values_N = values_N if kind == "exp_avg" else values_N.abs()
+
+    def kept(at: str) -> list[Tensor]:
+        made = make_moments(moment_forms(spec, shapes), torch.device(at))
+        moment = open_moment(made, f"{kind}.w")
+        pieces = (slice(0, 20_480), slice(20_480, 30_000))
+        read = [moment.write(piece, values_N[piece].to(at), Rounding(7, 0, 1)).cpu() for piece in pieces]
+        return [*read, *(tensor.cpu() for tensor in made.values())]
+
+    here = kept("cpu")
+    monkeypatch.setattr("iota.compute.compiled.is_compiled", lambda device: True)
+    there = kept(device)
+    assert all(torch.equal(one, other) for one, other in zip(here, there, strict=True))
 
 
 def test_streams_of_weights_moments_and_sums_have_nothing_in_common() -> None:

@@ -9,14 +9,15 @@ run once in each of `--rounds` rounds, and the medians are given:
     written    bytes to the disk a step
     copies     bytes of host memory for the copies that are hashed while training goes on
 
-Computed, what `iota plan` says of the preset `orion-100b` with `bf16-sr` and Muon and with the smallest
-windows of audits that keep the compute budget (`iota.model.audit_rates`):
+Computed, what `iota plan` says of the preset `orion-100b` in `sync` with `bf16-sr`, Muon, int8 moments and
+bf16 sums, and with the smallest windows of audits that keep the compute budget (`iota.model.audit_rates`):
 
     audited    share of all steps that validators replay; it is the cost to them, in the swarm's compute
     certain    steps within which a segment of every miner is audited: who cheats always is found
     rare       steps until a cheat in one STEP of ten is found with a chance of 99 %
     fetched    bytes that all validators fetch of one miner, a step
     state      bytes of one kept state
+    disk       bytes of those that a miner keeps of two epochs
 
     python scripts/bench_commit_every.py            # `small`, two layers of the middle stage; JSON
     python scripts/bench_commit_every.py --smoke
@@ -147,8 +148,8 @@ def orion_spec(steps: int, every: int) -> RunSpec:
     model = PRESETS["orion-100b"]
     given = {
         "model": model.model_dump(),
-        "schedule": {"steps": steps},
-        "optimizer": {"kind": OptimizerKind.MUON},
+        "schedule": {"steps": steps, "pipeline": "sync"},
+        "optimizer": {"kind": OptimizerKind.MUON, "moments": "int8", "gradient_sums": "bf16"},
         "audit": {"commit_every": every},
         "precision": Precision.BF16_SR,
     }

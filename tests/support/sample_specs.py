@@ -60,7 +60,7 @@ def full_spec() -> RunSpec:
             codec="resbm", ratio=4, wire=WireDtype.INT8, hidden_ratio=1.5, anchor_rank=8
         ),
         data=DataSpec(
-            manifest="c" * 64, sequence_length=128, sequences=4, mask_documents=True, eos_id=511
+            manifest="c" * 64, sequence_length=128, sequences=4, mask_documents=True, eos_id=7
         ),
         schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2, heldout=3),
         optimizer=OptimizerSpec(

@@ -68,6 +68,7 @@ def test_the_default_spec_is_that_of_the_version_before() -> None:
         "precision": True,
         "schedule": {"heldout"},
         "model": {"rope_scaling", "depth_scaled_init"},
+        "optimizer": {"moments", "gradient_sums"},
         "data": {"mask_documents", "eos_id"},
     }
     computed = spec.model_dump(mode="json", exclude=others) | {"compute": "fp32"}  # as it was called

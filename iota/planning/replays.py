@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from iota.console.sizes import in_gb
 from iota.objects import snapshot_bytes
 from iota.planning.fits import PROCESS_BYTES
 from iota.planning.machine import Machine
@@ -49,19 +50,15 @@ def unreplayable(spec: RunSpec, machine: Machine, *, compiled: bool = False) -> 
     found = []
     if machine.card is not None and most.device > machine.card:
         found.append(
-            f"a replay of stage {most.stage} needs {_gb(most.device)} of the accelerator's memory, and it has"
-            f" {_gb(machine.card)}: take one with more, or give --device cpu on a machine with"
-            f" {_gb(most.device + most.host + PROCESS_BYTES)} of memory"
+            f"a replay of stage {most.stage} needs {in_gb(most.device)} of the accelerator's memory, and it has"
+            f" {in_gb(machine.card)}: take one with more, or give --device cpu on a machine with"
+            f" {in_gb(most.device + most.host + PROCESS_BYTES)} of memory"
         )
     hosted = [needs.host + (needs.device if machine.card is None else 0) for needs in every]
     needed = PROCESS_BYTES + max(hosted)
     if needed > machine.memory:
         found.append(
-            f"a replay of stage {hosted.index(max(hosted))} needs {_gb(needed)} of memory, and there are"
-            f" {_gb(machine.memory)}: take a machine with more"
+            f"a replay of stage {hosted.index(max(hosted))} needs {in_gb(needed)} of memory, and there are"
+            f" {in_gb(machine.memory)}: take a machine with more"
         )
     return found
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB"

@@ -50,8 +50,8 @@ def unreplayable(spec: RunSpec, machine: Machine, *, compiled: bool = False) -> 
     found = []
     if machine.card is not None and most.device > machine.card:
         found.append(
-            f"a replay of stage {most.stage} needs {in_gb(most.device)} of the accelerator's memory, and it has"
-            f" {in_gb(machine.card)}: take one with more, or give --device cpu on a machine with"
+            f"a replay of stage {most.stage} needs {in_gb(most.device)} of the accelerator's memory, and it"
+            f" has {in_gb(machine.card)}: take one with more, or give --device cpu on a machine with"
             f" {in_gb(most.device + most.host + PROCESS_BYTES)} of memory"
         )
     hosted = [needs.host + (needs.device if machine.card is None else 0) for needs in every]

@@ -77,7 +77,8 @@ def _memory_shortfalls(
     found = []
     if machine.card is not None and computing > machine.card:
         found.append(
-            f"{what} {in_gb(computing)} of the accelerator's memory, and it has {in_gb(machine.card)}: {remedy}"
+            f"{what} {in_gb(computing)} of the accelerator's memory, and it has {in_gb(machine.card)}:"
+            f" {remedy}"
         )
     needed = hosted if machine.card is not None else hosted + computing
     if needed > machine.memory:

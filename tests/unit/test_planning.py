@@ -256,7 +256,10 @@ def test_cuda_with_a_torch_that_has_none_is_refused_with_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for version, advice in ((None, "`IOTA_TORCH=cuda ./scripts/up --help`"), ("13.0", "give auto, cpu")):
+    for version, advice in (
+        (None, "`IOTA_TORCH=cuda ./scripts/up --help`"),
+        ("13.0", "give auto or cpu with --device"),
+    ):
         monkeypatch.setattr(torch.version, "cuda", version)
         with pytest.raises(ValueError, match=re.escape(advice)):
             resolve_device("cuda")

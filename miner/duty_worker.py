@@ -28,6 +28,7 @@ from iota.protocol.messages import (
     Merged,
     Report,
 )
+from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec
 from iota.wire.frame import FrameError, decode_frame
 from miner.bases import BaseKeeper
@@ -79,6 +80,11 @@ class DutyWorker:
             return DutyEnded(duty, report)
         except NotWanted:
             log.info("%s is no longer needed", what)
+        except Problem as problem:
+            if problem.type is ProblemType.LATE:
+                log.warning("%s is not needed now: %s", what, problem.detail)
+            else:
+                log.error("%s failed: %s", what, problem)
         except (*FAILURES, StateError, FrameError, OSError) as error:
             # Refused, or the file is damaged or no longer on disk. The coordinator then asks another replica.
             log.error("%s failed: %s: %s", what, type(error).__name__, error)

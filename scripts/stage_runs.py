@@ -39,11 +39,10 @@ from iota.planning.needs import stage_needs
 from iota.reference.llama import llama_config
 from iota.settings import Activations
 from iota.spec import GradientSums, Moments, OptimizerKind, Precision, RunSpec
+from miner.core.epoch import MAX_UNRECORDED
 
 PEAKS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """bf16 dense FLOP/s by a part of the device's name, as the maker states them."""
-MAX_UNRECORDED: Final = 2
-"""Ops that a miner has started and not recorded, at most."""
 STAGES: Final = {"first": 0, "middle": 1, "last": 2}
 """Stages of a pipeline of three."""
 

@@ -207,7 +207,7 @@ class ValidatorNode:
                 ),
                 lambda: conversation.flush(STORED_S),
             )
-            lines = ProgressLines(time.monotonic())
+            lines = ProgressLines(time.monotonic(), self._budget.allowed)
             membership = Membership(
                 core, conversation, jobs, parts.database, sign, parts.scoreboard.explain, lines
             )

@@ -25,6 +25,8 @@ class ProgressLines:
 
     began: float
     """Monotonic seconds."""
+    most: float
+    """Share of the machine's compute that the validator may take."""
     _counts: Counter[tuple[int, AuditKind, Outcome]] = field(default_factory=Counter)
     _total: int = 0
     _at: float | None = None
@@ -43,7 +45,8 @@ class ProgressLines:
         self._at = now
         return (
             f"audits: {filed or 'no new verdict'} ({self._total} in all);"
-            f" now: {activity}; weights: {weights}; {compute_share:.1%} of the machine"
+            f" now: {activity}; weights: {weights}; {compute_share:.1%} of the machine,"
+            f" {self.most:.0%} at most"
         )
 
     def audited(self, epoch: int) -> str:

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from iota.console.counts import counted
 from iota.settings.kinds import parse_bytes
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 MEMORY_HELP: Final = "Memory of a miner's device, such as 80GB: each stage is to fit it."
 _ANY: Final = 1 << 62
 """Bytes of what is not bounded."""
+_LEAST: Final = 1_000_000
+"""Bytes of the smallest memory that is planned for: less was written without its unit."""
 
 
 class Device(StrEnum):
@@ -50,8 +53,11 @@ def _size(text: str, flag: str) -> int:
         size = parse_bytes(text)
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
-    if not isinstance(size, int) or size <= 0:
-        raise ValueError(f"{flag} {text} holds nothing: give a size above zero")
+    assert isinstance(size, int), "text gives a number"
+    if size < _LEAST:
+        raise ValueError(
+            f"{flag} {text} is {counted(size, 'byte')}, and no stage fits them: write 80GB or 500MB"
+        )
     return size
 
 
@@ -119,5 +125,8 @@ def _unfit(plan: PlanTable) -> Iterator[str]:
 
     for named, row in runs_of_stages(plan):
         if row.fit is not None and row.fit.policy is None:
-            change = or_list(row.remedies) if row.remedies else "no change of the run"
-            yield f"Stage {named} does not fit under any policy: it would with {change}."
+            said = f"Stage {named} does not fit under any policy"
+            if row.remedies:
+                yield f"{said}: it would with {or_list(row.remedies)}."
+            else:
+                yield f"{said}, nor would it with any change that this knows."

@@ -141,7 +141,7 @@ def encode_wire(x_BTK: Tensor, dtype: WireDtype) -> Tensor:
 def decode_wire(payload_N: Tensor, shape: tuple[int, int, int], dtype: WireDtype) -> Tensor:
     """The fp32 tensor of a payload, on its device. It may share the payload's memory.
 
-    Values may be NaN or Inf; callers check them with `all_finite`.
+    Values may be NaN or Inf; callers check them (`iota.compute.finite`).
 
     Raises:
         PayloadError: if the payload is not a uint8 tensor of the size for this shape and dtype.

@@ -50,11 +50,16 @@ def resolve_device(name: str) -> str:
     if (device.index or 0) >= present:
         found = counted(present, f"{device.type} device") if present else f"no {device.type} device"
         for_cpus = torch.version.cuda is None and torch.version.hip is None
-        advice = _NO_CUDA if device.type == "cuda" and for_cpus else _ADVICE
+        advice = _NO_CUDA if device.type == "cuda" and for_cpus else f"give {_there()} with --device"
         raise ValueError(
             f"--device {name}: this machine has {found} that torch {torch.__version__} can use: {advice}"
         )
     return name
+
+
+def _there() -> str:
+    """The devices that this machine has, for `--device`."""
+    return " or ".join(["auto", "cpu", *accelerators()])
 
 
 def card_bytes(device: str) -> int | None:

@@ -25,11 +25,12 @@ from iota.model.moment_layout import BLOCK
 
 _SIGNED, _UNSIGNED = 127, 255
 """Codes of the magnitude 1, in units of the scale: the largest ones."""
+_EXPONENT: Final = 23
+"""The lowest bit of an fp32 exponent."""
 _CUT: Final = 20
 """Bits of an fp32 mantissa that a small float does not keep."""
-_ONE: Final = 127 << (23 - _CUT)
+_ONE: Final = 127 << (_EXPONENT - _CUT)
 """What is kept of the bits of 1.0."""
-_EXPONENT: Final = 23
 _LEAST_EXPONENT, _MOST_EXPONENT = 34, 253
 """Of a scale, biased: with the least one the smallest code is no subnormal number. Values above the most one,
 2^126, are cut."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from iota.console.sizes import in_gb
 from iota.objects import snapshot_bytes
 from iota.planning.fits import PROCESS_BYTES
 from iota.planning.machine import Machine
@@ -18,50 +19,48 @@ class ReplayNeeds:
 
     stage: int
     device: int
-    """The state, its gradient sums and one graph, with layers recomputed or offloaded."""
+    """The state, its gradient sums and one graph, of recomputed layers: of one graph no policy keeps less."""
     host: int
-    """Main memory besides: two states and the weights that the segment began with."""
+    """Main memory besides: two states, and the weights that the segment began with."""
+
+    @property
+    def on_cpu(self) -> int:
+        """Memory of a machine that replays on its CPU."""
+        return self.device + self.host + PROCESS_BYTES
 
 
 def replay_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> ReplayNeeds:
-    """The needs of a replay of `stage`; compiled layers keep less between forward and backward.
+    """The needs of a replay of `stage`; compiled layers keep less than others.
 
     A state is read as bytes and then as tensors. Where no bits are compared the replay's state, the miner's
     and the weights at the start are in main memory at once. A base is merged and loaded as a miner does it.
     """
     needs = stage_needs(spec, stage, compiled=compiled)
-    least = min(
-        needs.kept[policy].graph + needs.kept[policy].working
-        for policy in (Activations.RECOMPUTE, Activations.OFFLOAD)
-    )
     start = spec.precision.weight_bytes * needs.parameters
     return ReplayNeeds(
         stage=stage,
-        device=needs.weights + needs.gradients + needs.moments + least,
+        device=needs.memory_recomputing - (needs.graphs - 1) * needs.kept[Activations.RECOMPUTE].graph,
         host=max(2 * snapshot_bytes(spec, stage) + start, needs.loading),
     )
 
 
 def unreplayable(spec: RunSpec, machine: Machine, *, compiled: bool = False) -> list[str]:
     """Why `machine` cannot replay every stage of a run, and what helps; nothing where it can."""
-    every = [replay_needs(spec, stage, compiled=compiled) for stage in range(spec.layout.stages)]
+    stages = range(spec.layout.stages)
+    every = [replay_needs(spec, stage, compiled=compiled) for stage in stages]
     most = max(every, key=lambda needs: needs.device)
     found = []
     if machine.card is not None and most.device > machine.card:
         found.append(
-            f"a replay of stage {most.stage} needs {_gb(most.device)} of the accelerator's memory, and it has"
-            f" {_gb(machine.card)}: take one with more, or give --device cpu on a machine with"
-            f" {_gb(most.device + most.host + PROCESS_BYTES)} of memory"
+            f"a replay of stage {most.stage} needs {in_gb(most.device)} of the accelerator's memory, and it"
+            f" has {in_gb(machine.card)}: take one with more, or give --device cpu on a machine with"
+            f" {in_gb(max(replay_needs(spec, stage).on_cpu for stage in stages))} of memory"
         )
-    hosted = [needs.host + (needs.device if machine.card is None else 0) for needs in every]
-    needed = PROCESS_BYTES + max(hosted)
+    most = max(every, key=lambda needs: needs.host + (needs.device if machine.card is None else 0))
+    needed = most.on_cpu if machine.card is None else most.host + PROCESS_BYTES
     if needed > machine.memory:
         found.append(
-            f"a replay of stage {hosted.index(max(hosted))} needs {_gb(needed)} of memory, and there are"
-            f" {_gb(machine.memory)}: take a machine with more"
+            f"a replay of stage {most.stage} needs {in_gb(needed)} of memory, and there are"
+            f" {in_gb(machine.memory)}: take a machine with more"
         )
     return found
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from iota.console.sizes import in_gb
 from iota.planning.fits import best_policy, memory_of
 from iota.planning.machine import Machine
 from iota.planning.needs import Needs, all_needs
@@ -31,8 +32,8 @@ def shortfalls(
     disk = sum(node.disk for node in nodes)
     if disk > machine.disk:
         found.append(
-            f"{_named(nodes)} {_gb(disk)} of disk, and for {machine.place} there are"
-            f" {_gb(machine.disk)}: free some, take a folder on another disk, or keep fewer snapshots"
+            f"{_named(nodes)} {in_gb(disk)} of disk, and for {machine.place} there are"
+            f" {in_gb(machine.disk)}: free some, take a folder on another disk, or keep fewer snapshots"
             " (a larger audit.commit_every, or fewer schedule.steps)"
         )
     return found
@@ -76,11 +77,12 @@ def _memory_shortfalls(
     found = []
     if machine.card is not None and computing > machine.card:
         found.append(
-            f"{what} {_gb(computing)} of the accelerator's memory, and it has {_gb(machine.card)}: {remedy}"
+            f"{what} {in_gb(computing)} of the accelerator's memory, and it has {in_gb(machine.card)}:"
+            f" {remedy}"
         )
     needed = hosted if machine.card is not None else hosted + computing
     if needed > machine.memory:
-        found.append(f"{what} {_gb(needed)} of memory, and there are {_gb(machine.memory)}: {remedy}")
+        found.append(f"{what} {in_gb(needed)} of memory, and there are {in_gb(machine.memory)}: {remedy}")
     return found
 
 
@@ -94,7 +96,3 @@ def _named(nodes: Sequence[Needs]) -> str:
     return (
         f"stage {nodes[0].stage} needs" if len(nodes) == 1 else f"the {len(nodes)} nodes on this machine need"
     )
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB"

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_UNITS = {"": 1, **{unit: 10 ** (3 * n) for n, unit in enumerate("kmgt", 1)}}
+_UNITS |= {f"{unit}i": 2 ** (10 * n) for n, unit in enumerate("kmgt", 1)}
 _ADDRESS = re.compile("5[1-9A-HJ-NP-Za-km-z]{47}")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?|[kmgt]i)b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
 
 
 def parse_bytes(value: object) -> object:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from iota.spec.spec_fields import SWITCHES, spec_fields
+from iota.spec.spec_fields import MADE, SWITCHES, spec_fields
 
 Draft = dict[str, Any]
 PRESET = "model.preset"
@@ -119,6 +119,8 @@ def from_assignments(assignments: Iterable[str]) -> Draft:
 
 def _known(path: str, place: str) -> None:
     names = [*spec_fields(), *DRAFT_ONLY, MANIFEST]
+    if path in MADE and path not in names:
+        raise ValueError(f"{place} has {path}, which the command that makes the spec fills in: leave it out")
     if path not in names:
         last = path.rpartition(".")[2]
         ends = [name for name in names if name.rpartition(".")[2] == last]

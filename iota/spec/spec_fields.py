@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from iota.spec.run_spec import RunSpec
 from iota.spec.versions import part_class
 
-_MADE = ("version", "data.manifest", "data.eos_id", "init")
+MADE: Final = ("version", "data.manifest", "data.eos_id", "init")
 """Fields that the command which makes a spec fills in."""
 SWITCHES: Final = {"model.rope_scaling": "model.rope_scaling.factor"}
 """Parts that may be None, each with the field of it that is `none` then; by default it is."""
@@ -51,7 +51,7 @@ def spec_fields() -> dict[str, SpecField]:
 def _fields(kind: type[BaseModel], prefix: str) -> Iterator[SpecField]:
     for name, info in kind.model_fields.items():
         path = prefix + name
-        if path in _MADE:
+        if path in MADE:
             continue
         if (part := part_class(info)) is not None:
             yield from _fields(part, f"{path}.")

@@ -122,8 +122,11 @@ def _check_writer(coordinator: Coordinator, member: Member, key: OwnObject) -> N
         raise _not_yours(str(key))
     if isinstance(key, DeltaKey | MergedKey) and key.epoch < run.epoch:
         raise Problem(ProblemType.LATE, f"epoch {key.epoch} is merged already")
-    if not _is_expected(coordinator, member, key):
-        raise _not_yours(str(key))
+    if _is_expected(coordinator, member, key):
+        return
+    if isinstance(key, EvidenceKey):  # a node that starts anew hears again what it has stored
+        raise Problem(ProblemType.LATE, "nobody waits for this evidence: it is stored, or its time is over")
+    raise _not_yours(str(key))
 
 
 def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bool:

@@ -16,9 +16,9 @@ from iota.model.graph_sizes import POLICIES
 from iota.reference.pipeline import ReferenceTrainer
 from iota.settings import Activations
 from iota.spec import Precision, RunSpec
-from tests.golden.test_activation_policies import Trained
 from tests.support.devices import DEVICES
 from tests.support.small_runs import MASKED, EnginePipeline, assert_same_bits, sample, small_run
+from tests.support.trained_stages import Trained
 
 EOS: int = MASKED["eos_id"]
 EXACT = {"codec": "resbm-anchor", "wire": "fp32"}

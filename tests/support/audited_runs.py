@@ -33,12 +33,7 @@ from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import merkle_root
 from iota.protocol.messages import ObjectReply, ObjectRequest
 from iota.protocol.plans import WholePlan
-from iota.protocol.receipts import (
-    OpKind,
-    Receipt,
-    ReceiptBatch,
-    SignedHeader,
-)
+from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, SignedHeader
 from iota.protocol.records import (
     BaseRecord,
     CountedList,
@@ -291,10 +286,9 @@ class World:
         self._store_base(epoch + 1, stage)
 
     def _store_base(self, epoch: int, stage: int) -> None:
-        parts = []
         outer = self.miners[stage].way.next_base(epoch, self.outer[stage])
-        for n, data in enumerate(base_parts(self.spec, outer)):
-            parts.append(self._put(str(BaseKey(self.run, epoch, stage, n)), data))
+        made = enumerate(base_parts(self.spec, outer))
+        parts = [self._put(str(BaseKey(self.run, epoch, stage, n)), data) for n, data in made]
         roots = base_roots(self.spec, outer)
         self.miners[stage].rest = roots.rest
         record = BaseRecord(

@@ -96,7 +96,10 @@ def test_a_machine_that_can_never_replay_a_stage_is_told_what_would() -> None:
     assert f"a replay of stage {most.stage} needs" in short
     assert "of the accelerator's memory, and it has 80.00 GB" in short
     assert "--device cpu" in short
-    assert unreplayable(ORION, replace(fits, card=None)) == []
+    on_cpu = max(replay_needs(ORION, n).on_cpu for n in range(ORION.layout.stages))
+    assert f"with {on_cpu / 1e9:,.2f} GB of memory" in short
+    assert unreplayable(ORION, replace(fits, card=None, memory=on_cpu)) == []
+    assert len(unreplayable(ORION, replace(fits, card=None, memory=on_cpu - 1))) == 1
     [short] = unreplayable(ORION, replace(fits, card=None, memory=64 * 10**9))
     assert "of memory, and there are 64.00 GB: take a machine with more" in short
 

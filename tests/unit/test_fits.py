@@ -11,7 +11,7 @@ import pytest
 from iota.cli.main import main
 from iota.model.proposal import make_spec
 from iota.planning import Machine, all_needs, fit, fitted_spec, remedies, stage_needs, stage_shortfalls
-from iota.planning.fits import best_policy, slowdown
+from iota.planning.fits import PROCESS_BYTES, best_policy, slowdown
 from iota.settings import Activations
 from iota.spec import RunSpec
 from iota.spec.draft import Draft, from_assignments
@@ -53,7 +53,7 @@ def test_less_memory_takes_a_policy_that_keeps_less(compiled: bool) -> None:
 
 def test_without_host_memory_a_card_recomputes_and_so_does_a_cpu() -> None:
     needs = stage_needs(LLAMA, 1)
-    size, loading = needs.memory_of(Activations.RECOMPUTE), needs.hosted + 200_000_000
+    size, loading = needs.memory_of(Activations.RECOMPUTE), needs.hosted + PROCESS_BYTES
     assert fit(LLAMA, needs, card(size, memory=loading), FLOPS).policy is Activations.RECOMPUTE
     cpu = replace(ROOMY, memory=size + loading)
     assert fit(LLAMA, needs, cpu, FLOPS).policy is Activations.RECOMPUTE
@@ -91,7 +91,7 @@ def test_each_change_that_helps_by_itself_is_the_smallest_of_its_kind() -> None:
     spec = spec_of("model.preset=llama-1b", "schedule.credit=64", "data.sequences=8")
     stage = 1
     needs = stage_needs(spec, stage, compiled=True)
-    machine = card(needs.memory_recomputing - 1, memory=needs.hosted + 200_000_000)
+    machine = card(needs.memory_recomputing - 1, memory=needs.hosted + PROCESS_BYTES)
     found = remedies(spec, stage, machine, compiled=True)
     assert "schedule.credit=63" in found
     assert "data.sequences=4 and schedule.microbatches=512" in found
@@ -142,7 +142,7 @@ def test_a_first_stage_that_would_compute_again_has_smaller_microbatches() -> No
     draft = from_assignments(["model.preset=llama-1b", "layout.cuts=5,5,5,1"])
     whole = proposed(draft)
     needs = stage_needs(whole, 0, compiled=True)
-    machine = card(needs.memory_recomputing + 2 * GB, memory=needs.hosted + 200_000_000)
+    machine = card(needs.memory_recomputing + 2 * GB, memory=needs.hosted + PROCESS_BYTES)
     assert fit(whole, needs, machine, FLOPS).policy is Activations.RECOMPUTE
     made = fitted_spec(draft, proposed, machine, FLOPS)
     assert made.data.tokens * made.schedule.microbatches == whole.data.tokens * whole.schedule.microbatches
@@ -188,13 +188,16 @@ def test_a_plan_says_what_memory_holds_and_which_device_was_assumed(
     assert "On CPUs of 1.0 GB" in said
     said = planned(capsys, "--model", "llama-8b", "--memory", "24GB", "--stages", "8")
     assert "Stage 7 does not fit under any policy: it would with optimizer.moments=int8" in said
+    said = planned(capsys, "--model", "tiny", "--memory", "1MB")
+    assert "Stage 0 does not fit under any policy, nor would it with any change that this knows." in said
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         (["--memory", "much"], "--memory: 'much' is no size"),
-        (["--memory", "0"], "--memory 0 holds nothing"),
+        (["--memory", "0"], "--memory 0 is 0 bytes, and no stage fits them: write 80GB or 500MB"),
+        (["--memory", "5"], "--memory 5 is 5 bytes"),
         (["--host-memory", "1GB"], "give the GPU's with --memory"),
         (["--host-memory", "1GB", "--memory", "1GB", "--device", "cpu"], "on a CPU --memory is all there is"),
     ],

@@ -247,14 +247,14 @@ def test_a_snapshot_is_stored_where_one_is_wanted_and_lacking() -> None:
     made = merging()
     who = member(made, 0)
     key = f"{RUN}/audit/0/{who.hotkey}/snapshot/1"
-    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{who.hotkey}/snapshot/2", 10) is ProblemType.FORBIDDEN
+    assert ask(made, who, Method.PUT, f"{RUN}/audit/0/{who.hotkey}/snapshot/2", 10) is ProblemType.LATE
     assert ask(made, who, Method.PUT, key, 10) == Access(Method.PUT, key, 10)
     frames = f"{RUN}/audit/0/{who.hotkey}/frames/1"
-    assert ask(made, who, Method.PUT, frames, 10) is ProblemType.FORBIDDEN
+    assert ask(made, who, Method.PUT, frames, 10) is ProblemType.LATE
     who.owed[0, EvidenceItem.FRAMES, 1] = Debt(1e9)
     assert ask(made, who, Method.PUT, frames, 10) == Access(Method.PUT, frames, 10)
     del who.owed[0, EvidenceItem.SNAPSHOT, 1]  # it was delivered, or its deadline has passed
-    assert ask(made, who, Method.PUT, key, 10) is ProblemType.FORBIDDEN
+    assert ask(made, who, Method.PUT, key, 10) is ProblemType.LATE
 
 
 @pytest.mark.parametrize("tail", ["../x", "a//b", "./a", "a/", ".hidden"])

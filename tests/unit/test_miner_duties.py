@@ -180,6 +180,16 @@ async def test_a_refused_duty_is_not_tried_again(tmp_path: Path) -> None:
     assert urls.tries == 1
 
 
+async def test_what_nobody_waits_for_any_more_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    urls = Refusing(Problem(ProblemType.LATE, "it is stored"))
+    assert await _do(tmp_path, urls, lambda duty: True) == DutyEnded(SNAPSHOT, None)
+    [said] = caplog.records
+    assert said.levelname == "WARNING"
+    assert said.getMessage().endswith("is not needed now: it is stored")
+
+
 async def test_what_is_not_on_disk_any_more_is_left_to_others(tmp_path: Path) -> None:
     gone = StoreEvidence(3, EvidenceItem.SNAPSHOT, 2)
     assert await _do(tmp_path, Refusing(AWAY), lambda duty: True, gone) == DutyEnded(gone, None)

@@ -10,6 +10,7 @@ import pytest
 
 import miner.node
 from iota.planning import Machine, all_needs
+from iota.planning.fits import PROCESS_BYTES
 from iota.settings import Activations
 from tests.support.conditioned_nodes import Bench, bench, made_data
 
@@ -63,7 +64,7 @@ async def test_a_machine_that_holds_another_stage_leaves_when_it_is_given_one_th
             n.memory_of(Activations.RECOMPUTE) + n.hosted for n in all_needs(made.running.coordinator.spec)
         )
         assert last < first
-        on(monkeypatch, 200_000_000 + last)
+        on(monkeypatch, PROCESS_BYTES + last)
         assert "stage 0 needs" in await refused(made)
         (member,) = made.running.coordinator.members.values()
         assert (member.live, member.receipts) == (False, 0)

@@ -32,6 +32,7 @@ from iota.planning import (
     stage_needs,
     stageless,
 )
+from iota.planning.fits import PROCESS_BYTES
 from iota.settings import Activations
 from iota.spec import Precision, RunSpec
 from iota.spec.draft import from_assignments
@@ -158,7 +159,7 @@ def test_each_thing_that_is_too_little_has_its_sentence() -> None:
 def test_all_nodes_of_a_machine_count_together() -> None:
     """Each fits alone."""
     needs = all_needs(SPEC)
-    alone = replace(ROOMY, memory=max(n.memory_recomputing + n.hosted for n in needs) + 200_000_000)
+    alone = replace(ROOMY, memory=max(n.memory_recomputing + n.hosted for n in needs) + PROCESS_BYTES)
     assert [shortfalls([n], alone) for n in needs] == [[], [], []]
     assert shortfalls(needs, alone)
 
@@ -167,7 +168,7 @@ def test_a_card_with_enough_host_memory_beside_it_has_room_that_it_has_not_alone
     needs = stage_needs(make_spec(from_assignments(["model.preset=orion-100b"]), "0" * 64, 2), 1)
     offload, recompute = (needs.memory_of(policy) for policy in (Activations.OFFLOAD, Activations.RECOMPUTE))
     assert offload < recompute
-    hosted = 200_000_000 + needs.hosted
+    hosted = PROCESS_BYTES + needs.hosted
     moved = needs.graphs * needs.kept[Activations.OFFLOAD].host
     assert shortfalls([needs], replace(ROOMY, card=offload, memory=hosted + moved)) == []
     assert shortfalls([needs], replace(ROOMY, card=recompute, memory=hosted)) == []
@@ -176,7 +177,7 @@ def test_a_card_with_enough_host_memory_beside_it_has_room_that_it_has_not_alone
 
 def test_a_machine_for_one_stage_is_not_stageless() -> None:
     spec = make_spec(from_assignments(["model.preset=llama-1b"]), "0" * 64, 2)
-    sizes = sorted(n.memory_recomputing + n.hosted + 200_000_000 for n in all_needs(spec))
+    sizes = sorted(n.memory_recomputing + n.hosted + PROCESS_BYTES for n in all_needs(spec))
     assert stageless(spec, replace(ROOMY, memory=sizes[0])) == []
     assert "of memory" in stageless(spec, replace(ROOMY, memory=sizes[0] - 1))[0]
 
@@ -255,7 +256,10 @@ def test_cuda_with_a_torch_that_has_none_is_refused_with_how_to_get_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for version, advice in ((None, "`IOTA_TORCH=cuda ./scripts/up --help`"), ("13.0", "give auto, cpu")):
+    for version, advice in (
+        (None, "`IOTA_TORCH=cuda ./scripts/up --help`"),
+        ("13.0", "give auto or cpu with --device"),
+    ):
         monkeypatch.setattr(torch.version, "cuda", version)
         with pytest.raises(ValueError, match=re.escape(advice)):
             resolve_device("cuda")

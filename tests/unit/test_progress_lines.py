@@ -136,7 +136,7 @@ def verdict(outcome: Outcome, kind: AuditKind = AuditKind.OP) -> Verdict:
 
 
 def test_a_validator_s_line_counts_audits_by_kind_and_outcome() -> None:
-    lines = validator_line.ProgressLines(0.0)
+    lines = validator_line.ProgressLines(0.0, most=0.1)
     for _ in range(5):
         lines.filed(verdict(Outcome.PASS))
     lines.filed(verdict(Outcome.FAIL, AuditKind.SEGMENT))
@@ -144,20 +144,21 @@ def test_a_validator_s_line_counts_audits_by_kind_and_outcome() -> None:
     assert lines.look(29.0, "replaying", "none yet", 0.05) is None
     assert lines.look(30.0, "replaying", "none yet", 0.05) == (
         "audits: epoch 3 op: 5 passed; epoch 3 segment: 1 failed, 1 unshown (7 in all);"
-        " now: replaying; weights: none yet; 5.0% of the machine"
+        " now: replaying; weights: none yet; 5.0% of the machine, 10% at most"
     )
     assert lines.look(59.0, "waiting", "none yet", 0.05) is None
     assert "no new verdict (7 in all)" in str(lines.look(60.0, "waiting", "none yet", 0.05))
 
 
 def test_a_validator_that_has_nothing_to_audit_says_so_after_half_a_minute() -> None:
-    assert validator_line.ProgressLines(0.0).look(30.0, "no epoch to audit", "none yet", 0.01) == (
-        "audits: no new verdict (0 in all); now: no epoch to audit; weights: none yet; 1.0% of the machine"
+    assert validator_line.ProgressLines(0.0, most=0.1).look(30.0, "no epoch to audit", "none yet", 0.01) == (
+        "audits: no new verdict (0 in all); now: no epoch to audit; weights: none yet;"
+        " 1.0% of the machine, 10% at most"
     )
 
 
 def test_an_audited_epoch_is_told_at_once() -> None:
-    lines = validator_line.ProgressLines(0.0)
+    lines = validator_line.ProgressLines(0.0, most=0.1)
     lines.filed(verdict(Outcome.PASS))
     lines.filed(verdict(Outcome.INCONCLUSIVE))
     assert lines.audited(3) == "epoch 3 is audited: epoch 3 op: 1 passed, 1 inconclusive (2 in all)"

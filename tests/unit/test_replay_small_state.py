@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from unittest import mock
 
 import pytest
 import torch
@@ -51,25 +52,44 @@ async def test_small_moments_and_sums_are_replayed_with_their_roundings(
             assert result.profile == ("exact" if device == DEVICE else declared)
 
 
-@pytest.mark.parametrize("form", [{"moments": "int8"}, {"gradient_sums": "bf16"}])
-async def test_who_rounds_moments_or_sums_to_the_nearest_fails_its_segment(
-    form: dict[str, str], open_bench: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class ToNearest(Honest):
+    """Rounds without chance, and shows the class of a device that rounds as it should."""
+
+    def fingerprint(self, miner: Miner, nonce: str) -> Fingerprint:
+        with mock.patch("iota.compute.rounding.random_bits", random_bits):
+            return super().fingerprint(miner, nonce)
+
+
+def rounded_to_the_nearest(form: dict[str, str], miner: Honest) -> World:
+    """An epoch whose roundings have no chance; `miner` is at stage 1."""
+
     def half(index_N: Tensor, a: int | Tensor, b: int | Tensor) -> Tensor:
         return torch.full_like(index_N, 1 << 15)
 
-    class ToNearest(Honest):
-        """Shows the class of a device that rounds as it should."""
-
-        def fingerprint(self, miner: Miner, nonce: str) -> Fingerprint:
-            with monkeypatch.context() as patched:
-                patched.setattr("iota.compute.rounding.random_bits", random_bits)
-                return super().fingerprint(miner, nonce)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("iota.compute.rounding.random_bits", half)
-        world = World(small_run(optimizer=form, audit=OFTEN), {1: ToNearest()})
+    with mock.patch("iota.compute.rounding.random_bits", half):
+        world = World(small_run(optimizer=form, audit=OFTEN), {1: miner})
         world.train()
-    bench = await open_bench(world)
+    return world
+
+
+@pytest.mark.parametrize("form", [{"moments": "int8"}, {"gradient_sums": "bf16"}])
+async def test_who_rounds_moments_or_sums_to_the_nearest_fails_its_segment(
+    form: dict[str, str], open_bench: Open
+) -> None:
+    bench = await open_bench(rounded_to_the_nearest(form, ToNearest()))
     result = await bench.audit(1, AuditKind.SEGMENT, step=0)
     assert (result.outcome, result.profile) == (Outcome.FAIL, "exact")
+
+
+@pytest.mark.parametrize(
+    ("form", "outcome"),
+    [({"moments": "int8"}, Outcome.FAIL), ({"gradient_sums": "bf16"}, Outcome.PASS)],
+)
+async def test_who_shows_that_it_rounds_to_the_nearest_has_the_declared_bounds(
+    form: dict[str, str], outcome: Outcome, open_bench: Open
+) -> None:
+    """Its fingerprint is another one. Sums to the nearest are within the bounds then, and save nothing."""
+    bench = await open_bench(rounded_to_the_nearest(form, Honest()))
+    result = await bench.audit(1, AuditKind.SEGMENT, step=0)
+    assert result.outcome is outcome
+    assert result.profile.startswith("class not shown/declared/")

@@ -9,7 +9,14 @@ from iota.settings.kinds import format_bytes, parse_bytes
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4GiB", 4 << 30), ("1.5 gb", 1_500_000_000), ("2 ki", 2048), ("1TiB", 1 << 40), ("4096", 4096)],
+    [
+        ("4GiB", 4 << 30),
+        ("1.5 gb", 1_500_000_000),
+        ("2 ki", 2048),
+        ("1TiB", 1 << 40),
+        ("1TB", 10**12),
+        ("4096", 4096),
+    ],
 )
 def test_a_size_is_read(text: str, size: int) -> None:
     assert parse_bytes(text) == size

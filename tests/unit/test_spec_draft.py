@@ -160,6 +160,7 @@ def test_a_whole_spec_is_a_file_of_values_too(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--set", "optimizer.weight_deacy=0.1"], "did you mean optimizer.weight_decay?"),
+        (["--set", "data.eos_id=3"], "--set has data.eos_id, which the command that makes the spec fills in"),
         (["--set", "credit=4"], "--set has credit, which no spec has: did you mean schedule.credit?"),
         (["--set", "optimizer.lr"], "--set 'optimizer.lr' sets nothing"),
         (["--set", "optimizer.lr=fast"], "optimizer.lr: it must be a number, not 'fast'"),

@@ -154,8 +154,8 @@ def test_a_spec_of_absurd_numbers_has_its_remedies_soon(monkeypatch: pytest.Monk
     model, layout = LLAMA.model, LLAMA.layout
     deep = LLAMA.model_copy(
         update={
-            "model": model.model_copy(update={"layers": 400}),
-            "layout": layout.model_copy(update={"cuts": (400,)}),
+            "model": model.model_copy(update={"layers": 40}),
+            "layout": layout.model_copy(update={"cuts": (40,)}),
             "schedule": schedule,
         }
     )

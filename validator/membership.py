@@ -154,7 +154,7 @@ class Membership:
         elif isinstance(outcome, Exception) and not is_condition(outcome):
             await self._facts.put(Failed(start.number, outcome))
         else:
-            raise outcome
+            raise outcome.with_traceback(None)  # its frames would keep the memory of a replay
 
     def _file(self, effect: effects.FileVerdict, tasks: asyncio.TaskGroup) -> None:
         """Keep the verdict, then report it. A verdict kept before under the same name is reported instead."""

@@ -71,8 +71,9 @@ class OpenStep:
         and freed as soon as it is computed, so a backward needs no second gradient of the whole stage.
 
         Returns:
-            The gradient at `entry` in fp32, of its shape, and a scalar that is not finite where this
-            microbatch's gradient is bad. The caller must then `clear` the sums, and repeat what was in them.
+            The gradient at `entry` in fp32, of its shape, and a scalar that is above `MAX_CHECK` or NaN where
+            this microbatch's gradient is bad. The caller must then `clear` the sums, and repeat what was in
+            them.
         """
         entry.retain_grad()
         self._sums.rounding = None if self._seed is None else sum_rounding(self._seed, mb, len(self.summed))

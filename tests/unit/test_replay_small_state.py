@@ -51,13 +51,32 @@ async def test_small_moments_and_sums_are_replayed_with_their_roundings(
             assert result.profile == ("exact" if device == DEVICE else declared)
 
 
+def half(index_N: Tensor, a: int | Tensor, b: int | Tensor) -> Tensor:
+    """Bits with which everything is rounded to the nearest."""
+    return torch.full_like(index_N, 1 << 15)
+
+
+@pytest.mark.parametrize(
+    ("form", "outcome"), [({"moments": "int8"}, Outcome.FAIL), ({"gradient_sums": "bf16"}, Outcome.PASS)]
+)
+async def test_who_rounds_to_the_nearest_shows_no_device_and_moments_fail_its_segment(
+    form: dict[str, str], outcome: Outcome, open_bench: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its fingerprint is another one. Sums to the nearest are within the bounds then, and save nothing."""
+    with monkeypatch.context() as patched:
+        patched.setattr("iota.compute.rounding.random_bits", half)
+        world = World(small_run(optimizer=form, audit=OFTEN), {1: Honest()})
+        world.train()
+    bench = await open_bench(world)
+    result = await bench.audit(1, AuditKind.SEGMENT, step=0)
+    assert result.outcome is outcome
+    assert result.profile.startswith("class not shown/declared/")
+
+
 @pytest.mark.parametrize("form", [{"moments": "int8"}, {"gradient_sums": "bf16"}])
 async def test_who_rounds_moments_or_sums_to_the_nearest_fails_its_segment(
     form: dict[str, str], open_bench: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(index_N: Tensor, a: int | Tensor, b: int | Tensor) -> Tensor:
-        return torch.full_like(index_N, 1 << 15)
-
     class ToNearest(Honest):
         """Shows the class of a device that rounds as it should."""
 

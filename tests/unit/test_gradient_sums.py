@@ -44,6 +44,15 @@ def test_a_backward_holds_one_parameters_gradient_at_a_time() -> None:
     assert torch.equal(opened.sums["a"], torch.full((4, 4), 2 * 64.0))
 
 
+def test_very_many_microbatches_near_the_bound_do_not_end_a_state_whose_sums_are_rounded() -> None:
+    opened = OpenStep(0, {"a": torch.ones(2)}, rounded_by=1)
+    for index in range(1300):
+        entry = torch.ones(2, requires_grad=True)
+        output = (opened.leaves["a"] * entry).sum() * (1.6e32 * (1 if index % 2 else -1))
+        opened.backward(output, None, entry, dataclasses.replace(MB, index=index))
+    assert 0 < opened.bound < 1e35
+
+
 @pytest.mark.parametrize("threshold", [1.0, math.inf])
 @pytest.mark.parametrize("exponent", [70, 126])
 def test_a_gradient_whose_squares_overflow_is_clipped_as_a_smaller_one(

@@ -18,8 +18,8 @@ from iota.compute.output import ReadBack
 from iota.compute.scalar_of import scalar_of
 
 MAX_ADDED: Final = 2**20
-"""So many times a microbatch's largest value is at most `MAX_CHECK`: then no sum of fewer overflows, and whether
-a microbatch is bad does not depend on those before it."""
+"""So many times a microbatch's largest value is at most `MAX_CHECK`: then no sum of fewer overflows, and
+whether a microbatch is bad does not depend on those before it."""
 ROUNDED_UP: Final = 1 + 2**-7
 """How many times larger a value becomes at the most that is rounded to bf16."""
 

@@ -289,3 +289,24 @@ async def test_an_accelerator_without_memory_just_then_is_waited_for_and_costs_n
     await stage.validate()
     assert Condition.MEMORY.text in caplog.text
     assert {v.outcome for v in stage.orchestrator.verdicts_said()} == {Outcome.PASS, Outcome.FAIL}
+
+
+async def test_a_broken_accelerator_costs_one_audit_and_a_new_process_does_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, failures = Replay.load, iter([torch.AcceleratorError("CUDA error: an illegal memory access")])
+
+    def broken(replay: Replay, state: StageState, version: int) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+        load(replay, state, version)
+
+    monkeypatch.setattr(Replay, "load", broken)
+    with pytest.raises(ExceptionGroup) as ended:
+        await stage.validate()
+    assert ended.value.subgroup(torch.AcceleratorError) is not None
+    await stage.validate()
+    found = {(v.miner, v.seq, v.audit): v for v in stage.orchestrator.verdicts_said()}.values()
+    undecided = [v.reason for v in found if v.outcome is Outcome.INCONCLUSIVE]
+    assert undecided == ["internal error: AcceleratorError: CUDA error: an illegal memory access"]
+    assert {v.outcome for v in found} == {Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE}

@@ -10,6 +10,9 @@ import weakref
 import pytest
 import torch
 
+from iota.codec.finite_payload import MAX_MAGNITUDE
+from iota.codec.shapes import payload_shape
+from iota.codec.wire_dtype import encode_wire
 from iota.compute import (
     Microbatch,
     VersionError,
@@ -19,7 +22,7 @@ from iota.compute.clip import LARGEST_MEAN, largest_of, mean_and_clip
 from iota.compute.errors import BadValueError
 from iota.compute.gradient_scale import scaled
 from iota.compute.precision import operand_dtypes
-from iota.compute.state import StageState
+from iota.compute.state import StageState, load_state, state_bytes
 from iota.compute.versions import Versions
 from iota.model.lookup import look_up
 from tests.support.small_engines import loaded, read, tensor, tokens
@@ -267,3 +270,18 @@ def test_clipping_bounds_the_change_of_a_plain_gradient_step() -> None:
     change = torch.cat([(after[n] - before[n]).flatten() for n in after]).norm()
     assert out.gradient_norm > 0.01
     assert float(change) < 0.01
+
+
+@pytest.mark.parametrize("moments", ["fp32", "bf16", "int8"])
+def test_a_run_that_does_not_clip_has_states_that_can_be_read_whatever_neighbours_send(moments: str) -> None:
+    optimizer = {"kind": "adamw", "lr": 0.01, "clip": None, "moments": moments}
+    spec = small_spec(layout={"cuts": [1, 1, 1]}, optimizer=optimizer)
+    engine, sign = loaded(spec, 1), torch.where(torch.arange(payload_shape(spec)[2]) % 3 == 0, -1.0, 1.0)
+    sent = [
+        encode_wire((size * sign).expand(payload_shape(spec)), spec.boundary.wire)
+        for size in (1e5, 0.9 * MAX_MAGNITUDE)
+    ]
+    engine.forward(MB, 0, sent[0], tokens(spec))
+    read(engine.backward(MB, 0, sent[1]))
+    assert read(engine.step(0, 1, 0.01)).gradient_norm > 1e20
+    load_state(state_bytes(engine.state()), spec, 1)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import torch
+
 from iota.chain import ChainError
 from iota.client.conversation import Conversation
 from iota.client.orchestrator import UntrustedAnswer
@@ -48,11 +50,14 @@ class Membership:
     _facts: asyncio.Queue[Fact] = field(default_factory=lambda: asyncio.Queue(_MAX_FACTS))
     _job: asyncio.Task[None] | None = None
     _ended: bool = False
+    _broken: Exception | None = None
+    """An error after which the accelerator computes nothing more in this process."""
 
     async def run(self) -> None:
         """Validate until the run has ended.
 
         Raises, in a group:
+            torch.AcceleratorError: the verdict of the audit that met it is filed; a new process goes on.
             Problem, UntrustedAnswer, OrchestratorUnreachable: the conversation failed.
         """
         async with asyncio.TaskGroup() as tasks:
@@ -116,6 +121,8 @@ class Membership:
     def _perform(self, effect: effects.Effect, tasks: asyncio.TaskGroup) -> None:
         match effect:
             case effects.Start():
+                if self._broken is not None:
+                    raise self._broken
                 self._job = tasks.create_task(self._run_job(effect), name=type(effect.job).__name__)
             case effects.Stop():
                 assert self._job is not None
@@ -154,7 +161,7 @@ class Membership:
         elif isinstance(outcome, Exception) and not is_condition(outcome):
             await self._facts.put(Failed(start.number, outcome))
         else:
-            raise outcome
+            raise outcome.with_traceback(None)  # its frames would keep the memory of a replay
 
     def _file(self, effect: effects.FileVerdict, tasks: asyncio.TaskGroup) -> None:
         """Keep the verdict, then report it. A verdict kept before under the same name is reported instead."""
@@ -181,5 +188,7 @@ class Membership:
 
     def _internal_error(self, effect: effects.InternalError) -> None:
         self.database.keep_internal_error(effect.epoch, effect.what)
+        if isinstance(effect.error, torch.AcceleratorError):
+            self._broken = effect.error
         text = "epoch %d: %s: an error of this program, which its maintainers should see"
         log.error(text, effect.epoch, effect.what, exc_info=effect.error)

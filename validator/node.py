@@ -182,6 +182,7 @@ class ValidatorNode:
         evidence = Evidence(spec, self._client, objects, samples)
         core = ValidatorCore(spec, self._hotkey.ss58, parts.links, parts.database.history(spec.window_epochs))
         sign = VerdictSigner(spec.id, self._hotkey)
+        auditor = Auditor(evidence, parts.worker, options.replay)
         async with Conversation(
             self._client,
             reply.cursor,
@@ -195,7 +196,7 @@ class ValidatorNode:
                 self._client,
                 self._chain,
                 evidence,
-                Auditor(evidence, parts.worker, options.replay),
+                auditor,
                 SealBook(folder, spec.id, reply.orchestrator),
                 VerdictReader(spec.id, self._hotkey.ss58, self._client, self._chain),
                 BundleKeeper(
@@ -224,6 +225,7 @@ class ValidatorNode:
                 await conversation.flush(STORED_S)
             finally:
                 self._conversation = None
+                auditor.unload()
 
     def _join_request(self, tip: str) -> JoinRequest:
         replay = self._options.replay

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from iota.compute.clip import magnitude
+from iota.compute.clip import largest_of, magnitude
 from iota.compute.errors import BadValueError
 from iota.compute.finite import checksum
 from iota.compute.gradient_sum import GradientSum, sum_rounding
@@ -18,7 +18,7 @@ from iota.compute.output import ReadBack
 from iota.compute.scalar_of import scalar_of
 
 MAX_ADDED: Final = 2**20
-"""A microbatch's gradient must stay finite if it is multiplied by this: then no sum of fewer overflows, and
+"""So many times a microbatch's largest value is at most `MAX_CHECK`: then no sum of fewer overflows, and
 whether a microbatch is bad does not depend on those before it."""
 ROUNDED_UP: Final = 1 + 2**-7
 """How many times larger a value becomes at the most that is rounded to bf16."""
@@ -55,9 +55,12 @@ class OpenStep:
     def bound(self) -> float:
         """No value of a sum has a larger magnitude. Complete as soon as the last backward's results are.
 
-        Raises BadValueError if it is not finite.
+        The bound of sums that are rounded grows exponentially, and can overflow where they do not (1,157
+        microbatches near `MAX_ADDED`): then they are looked at. Raises BadValueError if it is not finite.
         """
         found = self._reading.result() if self._reading is not None else 0.0
+        if found == math.inf:
+            found = largest_of(self.sums.values())
         if not math.isfinite(found):
             raise BadValueError(f"NaN or Inf in the gradient of step {self.summed[-1].step}")
         return found
@@ -71,8 +74,9 @@ class OpenStep:
         and freed as soon as it is computed, so a backward needs no second gradient of the whole stage.
 
         Returns:
-            The gradient at `entry` in fp32, of its shape, and a scalar that is not finite where this
-            microbatch's gradient is bad. The caller must then `clear` the sums, and repeat what was in them.
+            The gradient at `entry` in fp32, of its shape, and a scalar that is above `MAX_CHECK` or NaN where
+            this microbatch's gradient is bad. The caller must then `clear` the sums, and repeat what was in
+            them.
         """
         entry.retain_grad()
         self._sums.rounding = None if self._seed is None else sum_rounding(self._seed, mb, len(self.summed))

@@ -18,6 +18,10 @@ _EPSILON = 1e-6
 _SQUARES: Final = 126
 """A sum of squares up to 2^126 does not overflow fp32."""
 
+LARGEST_MEAN: Final = 2.0**60
+"""Norm to which a mean is clipped in a run that does not clip: squares of larger values, which neighbours can
+bring about, would be Inf in second moments, and no snapshot may hold it."""
+
 
 class Clipped(NamedTuple):
     """What sums of gradients became."""
@@ -49,7 +53,8 @@ def mean_and_clip(sums: Mapping[str, Tensor], count: int, threshold: float, larg
     total = _norm(tensors)
     norm = total.to(device_of(total.device).widest) * unit / count
     # One multiplication for mean and clipping, since each rounds.
-    scale = (torch.full_like(norm, threshold) / (norm + _EPSILON)).clamp(max=1.0) * unit / count
+    most = torch.full_like(norm, min(threshold, LARGEST_MEAN))
+    scale = (most / (norm + _EPSILON)).clamp(max=1.0) * unit / count
     if any(tensor.dtype is not torch.float32 for tensor in tensors):
         return Clipped(norm, scale.float())
     for tensor in tensors:

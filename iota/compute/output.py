@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeVar
 
 import torch
 from blake3 import blake3
@@ -16,6 +17,10 @@ from iota.compute.errors import BadValueError
 from iota.compute.names import Microbatch, Output, StepOutput
 
 T = TypeVar("T")
+
+MAX_CHECK: Final = 2.0**127
+"""Checks of an op that is not bad are no larger. fp32 has room for twice as much: who repeats the op on a
+device of another class, whose roundings differ, can be laxer or stricter than its miner."""
 
 
 class ReadBack(Generic[T]):
@@ -46,7 +51,7 @@ class DeviceOutput:
     """False for the BACKWARD of stage 0 and for EVAL."""
     tokens: int
     checks: Mapping[str, Tensor]
-    """Scalars that are finite unless what they are named after is bad."""
+    """Scalars that are at most `MAX_CHECK` unless what they are named after is bad."""
     loss: Tensor | None = None
     """Mean nats per token of a LOSS or EVAL, a scalar."""
 
@@ -55,20 +60,20 @@ class DeviceOutput:
         """Payload for the neighbouring stage (uint8, one dimension); None if nothing is sent."""
         return self.hashed_N if self.sent else None
 
-    def read(self) -> ReadBack[Output]:
+    def read(self, most: float = MAX_CHECK) -> ReadBack[Output]:
         """Start copying the results to the host.
 
-        `result` then computes bytes and digest. It raises BadValueError where a check is not finite: the
-        caller must have the engine `discard` the microbatch.
+        `result` then computes bytes and digest. It raises BadValueError where a check is above `most`, which
+        is finite, or NaN: the caller must have the engine `discard` the microbatch.
         """
         checks = torch.stack([check.float() for check in self.checks.values()])
         loss = [] if self.loss is None else [self.loss]
-        return ReadBack([checks, self.hashed_N, *loss], self._on_host)
+        return ReadBack([checks, self.hashed_N, *loss], partial(self._on_host, most))
 
-    def _on_host(self, host: Sequence[Tensor]) -> Output:
+    def _on_host(self, most: float, host: Sequence[Tensor]) -> Output:
         checks, hashed, *loss = host
         for what, value in zip(self.checks, checks.tolist(), strict=True):
-            if not math.isfinite(value):
+            if not abs(value) <= most:
                 raise BadValueError(
                     f"NaN or Inf in {what} of microbatch {self.mb.index} of step {self.mb.step}"
                 )

@@ -28,7 +28,8 @@ _BY_TYPE: Final[Mapping[tuple[str, str], Condition | None]] = {
     ("iota.wire.transport", "TransportError"): Condition.STORE_REFUSES,
     ("iota.outer.partition", "PartError"): Condition.DATA,
     ("iota.data.manifest", "DataError"): Condition.DATA,
-    ("miner.ops", "StateLost"): Condition.STATE_LOST,
+    ("torch", "OutOfMemoryError"): Condition.MEMORY,
+    ("miner.op_records", "StateLost"): Condition.STATE_LOST,
 }
 """By (module, name), the special before the general; None is a mistake of the user, which does not pass.
 
@@ -52,6 +53,12 @@ _SETTINGS: Final = (
     errno.ENAMETOOLONG, errno.EINVAL, errno.EROFS, errno.EADDRINUSE, errno.EADDRNOTAVAIL,
 )  # fmt: skip
 """Errors of a path, address or port that the operator gave: they do not pass."""
+_NO_MEMORY: Final = (
+    "can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
+"""Torch's allocators for the CPU, pinned memory and Apple's GPUs, and libraries of CUDA, raise a plain
+RuntimeError with one of these in it."""
 _SQLITE: Final = {5: Condition.MACHINE, 10: Condition.MACHINE, 13: Condition.DISK_FULL}
 """By primary result code: SQLITE_BUSY, SQLITE_IOERR, SQLITE_FULL. Importing sqlite3 for them takes time."""
 
@@ -87,6 +94,9 @@ def _condition_of(error: Exception) -> Condition | None:
     for (module, kind), condition in _BY_TYPE.items():
         if _is(error, module, kind):
             return condition
+    short = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    if short or isinstance(error, MemoryError):
+        return Condition.MEMORY
     return _of_system(error) if isinstance(error, OSError) else None
 
 

@@ -127,6 +127,10 @@ class Condition(Enum):
         "machine-error", "this machine fails a system call", 5.0, 30.0, 10 * MINUTE_S, "you",
         "look at the machine's log (`dmesg`) for its disk, memory and open files",
     )  # fmt: skip
+    MEMORY = (
+        "memory-short", "this machine, or its accelerator, has too little free memory", 5.0, 30.0,
+        10 * MINUTE_S, "you", "end what else takes memory there, or take a machine with more",
+    )  # fmt: skip
     STATE_LOST = (
         "state-lost", "this replica lost its state again and again", 10.0, 30.0, DAY_S, "you",
         "look at the log above; the miner starts again from the run's base",

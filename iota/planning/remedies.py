@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -17,6 +18,14 @@ _SHORTEST: Final = 512
 """Tokens of the shortest sequence that is proposed."""
 Rung = tuple[str, RunSpec]
 """A change in words (assignments of `--set`, where it is one), and the spec with it."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Changes of one kind, from the smallest: each needs no more memory than the one before."""
+
+    length: int
+    rung: Callable[[int], Rung]
 
 
 def remedies(
@@ -40,38 +49,58 @@ def remedies(
     if found := [text for text in alone if text is not None]:
         return found
     taken: list[str] = []
-    for ladder in _ladders(stage):
-        if (text := _first(ladder(spec), fits)) is not None:
+    for make in _ladders(stage):
+        ladder = make(spec)
+        if (text := _first(ladder, fits)) is not None:
             return [f"{', '.join(taken)} and {text} together"]
-        for strongest, changed in list(ladder(spec))[-1:]:
+        if ladder.length:
+            strongest, spec = ladder.rung(ladder.length - 1)
             taken.append(strongest)
-            spec = changed
     return []
 
 
-def _first(rungs: Iterable[Rung], fits: Callable[[RunSpec], bool]) -> str | None:
-    return next((text for text, changed in rungs if fits(changed)), None)
+def _first(ladder: Ladder, fits: Callable[[RunSpec], bool]) -> str | None:
+    """The first rung that fits, by bisection: a stranger's spec may have 2^53 of them."""
+    low, high = 0, ladder.length - 1
+    if high < 0 or not fits(ladder.rung(high)[1]):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if fits(ladder.rung(middle)[1]):
+            high = middle
+        else:
+            low = middle + 1
+    return ladder.rung(low)[0]
 
 
-def _ladders(stage: int) -> list[Callable[[RunSpec], Iterator[Rung]]]:
-    """Kinds of changes, from what costs a run least; each ladder begins with its smallest change."""
+def _ladders(stage: int) -> list[Callable[[RunSpec], Ladder]]:
+    """Kinds of changes, from what costs a run least."""
     return [
         _credit, _sequences, _moments, _sums, _precision, _optimizer, _pipeline, _length,
         partial(_layers, stage),
     ]  # fmt: skip
 
 
-def _credit(spec: RunSpec) -> Iterator[Rung]:
+def _credit(spec: RunSpec) -> Ladder:
     """Down to what keeps every stage busy."""
-    for credit in range(spec.schedule.credit - 1, min(spec.layout.stages, spec.routed) - 1, -1):
-        yield f"schedule.credit={credit}", _with(spec, "schedule", credit=credit)
+    most = min(spec.schedule.credit, spec.routed)
+    least = min(spec.layout.stages, spec.routed)
+
+    def rung(index: int) -> Rung:
+        credit = most - 1 - index
+        return f"schedule.credit={credit}", _with(spec, "schedule", credit=credit)
+
+    return Ladder(max(0, most - least), rung)
 
 
-def _sequences(spec: RunSpec) -> Iterator[Rung]:
+def _sequences(spec: RunSpec) -> Ladder:
     """Smaller microbatches, and as many more of them a step."""
-    for sequences, microbatches in smaller_microbatches(spec):
+
+    def change(sequences: int, microbatches: int) -> Rung:
         changed = _with(_with(spec, "data", sequences=sequences), "schedule", microbatches=microbatches)
-        yield f"data.sequences={sequences} and schedule.microbatches={microbatches}", changed
+        return f"data.sequences={sequences} and schedule.microbatches={microbatches}", changed
+
+    return _listed([change(*sizes) for sizes in smaller_microbatches(spec)])
 
 
 def smaller_microbatches(spec: RunSpec) -> Iterator[tuple[int, int]]:
@@ -82,46 +111,56 @@ def smaller_microbatches(spec: RunSpec) -> Iterator[tuple[int, int]]:
         yield sequences, microbatches
 
 
-def _moments(spec: RunSpec) -> Iterator[Rung]:
-    if spec.optimizer.kind is OptimizerKind.SGD:
-        return
+def _moments(spec: RunSpec) -> Ladder:
     fewer = {Moments.FP32: (Moments.BF16, Moments.INT8), Moments.BF16: (Moments.INT8,)}
-    for moments in fewer.get(spec.optimizer.moments, ()):
-        yield f"optimizer.moments={moments}", _with(spec, "optimizer", moments=moments)
+    kept = spec.optimizer.kind is not OptimizerKind.SGD
+    found = fewer.get(spec.optimizer.moments, ()) if kept else ()
+    return _listed([(f"optimizer.moments={m}", _with(spec, "optimizer", moments=m)) for m in found])
 
 
-def _sums(spec: RunSpec) -> Iterator[Rung]:
-    if spec.optimizer.gradient_sums is GradientSums.FP32:
-        yield "optimizer.gradient_sums=bf16", _with(spec, "optimizer", gradient_sums=GradientSums.BF16)
+def _sums(spec: RunSpec) -> Ladder:
+    wide = spec.optimizer.gradient_sums is GradientSums.FP32
+    changed = _with(spec, "optimizer", gradient_sums=GradientSums.BF16)
+    return _listed([("optimizer.gradient_sums=bf16", changed)] * wide)
 
 
-def _precision(spec: RunSpec) -> Iterator[Rung]:
-    if spec.precision.computes_bf16 and not spec.precision.holds_bf16:
-        yield "precision=bf16-sr", spec.model_copy(update={"precision": Precision.BF16_SR})
+def _precision(spec: RunSpec) -> Ladder:
+    wide = spec.precision.computes_bf16 and not spec.precision.holds_bf16
+    changed = spec.model_copy(update={"precision": Precision.BF16_SR})
+    return _listed([("precision=bf16-sr", changed)] * wide)
 
 
-def _optimizer(spec: RunSpec) -> Iterator[Rung]:
-    if spec.optimizer.kind is OptimizerKind.ADAMW:
-        yield "optimizer.kind=muon", _with(spec, "optimizer", kind=OptimizerKind.MUON)
+def _optimizer(spec: RunSpec) -> Ladder:
+    changed = _with(spec, "optimizer", kind=OptimizerKind.MUON)
+    return _listed([("optimizer.kind=muon", changed)] * (spec.optimizer.kind is OptimizerKind.ADAMW))
 
 
-def _pipeline(spec: RunSpec) -> Iterator[Rung]:
-    if spec.schedule.pipeline is Pipeline.DELAYED:
-        yield "schedule.pipeline=sync", _with(spec, "schedule", pipeline=Pipeline.SYNC)
+def _pipeline(spec: RunSpec) -> Ladder:
+    changed = _with(spec, "schedule", pipeline=Pipeline.SYNC)
+    return _listed([("schedule.pipeline=sync", changed)] * (spec.schedule.pipeline is Pipeline.DELAYED))
 
 
-def _length(spec: RunSpec) -> Iterator[Rung]:
-    length = spec.data.sequence_length
+def _length(spec: RunSpec) -> Ladder:
+    rungs, length = [], spec.data.sequence_length
     while (length := length // 2) >= _SHORTEST:
-        yield f"data.sequence_length={length}", _with(spec, "data", sequence_length=length)
+        rungs.append((f"data.sequence_length={length}", _with(spec, "data", sequence_length=length)))
+    return _listed(rungs)
 
 
-def _layers(stage: int, spec: RunSpec) -> Iterator[Rung]:
+def _layers(stage: int, spec: RunSpec) -> Ladder:
     """Fewer layers at the stage alone; the others, or further stages, have the rest."""
     cuts = spec.layout.cuts
-    for layers in range(cuts[stage] - 1, 0, -1):
+
+    def rung(index: int) -> Rung:
+        layers = cuts[stage] - 1 - index
         changed = (*cuts[:stage], layers, *cuts[stage + 1 :])
-        yield f"{layers} instead of {counted(cuts[stage], 'layer')}", _with(spec, "layout", cuts=changed)
+        return f"{layers} instead of {counted(cuts[stage], 'layer')}", _with(spec, "layout", cuts=changed)
+
+    return Ladder(cuts[stage] - 1, rung)
+
+
+def _listed(rungs: Sequence[Rung]) -> Ladder:
+    return Ladder(len(rungs), rungs.__getitem__)
 
 
 def _with(spec: RunSpec, part: str, **values: Any) -> RunSpec:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 from iota.console.sizes import in_gb
+from iota.model.layout import run_shapes
 from iota.objects import snapshot_bytes
 from iota.planning.fits import PROCESS_BYTES
 from iota.planning.machine import Machine
 from iota.planning.needs import stage_needs
 from iota.settings import Activations
-from iota.spec import RunSpec
+from iota.spec import Moments, RunSpec
+
+_FP32: Final = 4
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class ReplayNeeds:
     device: int
     """The state, its gradient sums and one graph, of recomputed layers: of one graph no policy keeps less."""
     host: int
-    """Main memory besides: two states, and the weights that the segment began with."""
+    """Main memory besides: two states, the weights that it began with, and values of moments."""
 
     @property
     def on_cpu(self) -> int:
@@ -33,14 +38,17 @@ def replay_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Replay
     """The needs of a replay of `stage`; compiled layers keep less than others.
 
     A state is read as bytes and then as tensors. Where no bits are compared the replay's state, the miner's
-    and the weights at the start are in main memory at once. A base is merged and loaded as a miner does it.
+    and the weights at the start are in main memory at once, and the fp32 values of one tensor of moments of
+    both where these are kept in fewer bits. A base is merged and loaded as a miner does it.
     """
     needs = stage_needs(spec, stage, compiled=compiled)
     start = spec.precision.weight_bytes * needs.parameters
+    largest = max(map(math.prod, run_shapes(spec, stage).values()))
+    values = 0 if spec.optimizer.moments is Moments.FP32 else 2 * _FP32 * largest
     return ReplayNeeds(
         stage=stage,
         device=needs.memory_recomputing - (needs.graphs - 1) * needs.kept[Activations.RECOMPUTE].graph,
-        host=max(2 * snapshot_bytes(spec, stage) + start, needs.loading),
+        host=max(2 * snapshot_bytes(spec, stage) + start + values, needs.loading),
     )
 
 

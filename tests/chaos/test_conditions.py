@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import torch
 from aiohttp import web
 
 from iota.console.conditions import DAY_S, Condition
@@ -101,6 +102,7 @@ ROWS: dict[str, tuple[Condition, tuple[Turn, Turn]]] = {
     "shards away": (Condition.DATA, stored(MISSING)),
     "disk full": (Condition.DISK_FULL, failing(OSError(errno.ENOSPC, "No space left on device"))),
     "input/output error": (Condition.MACHINE, failing(OSError(errno.EIO, "Input/output error"))),
+    "no memory": (Condition.MEMORY, failing(torch.OutOfMemoryError("CUDA out of memory"))),
     "state lost": (Condition.STATE_LOST, failing(StateLost("again"))),
 }
 ELSEWHERE = {

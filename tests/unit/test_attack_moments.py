@@ -204,3 +204,34 @@ def test_a_neighbour_that_sends_the_gradient_of_one_token_fails_no_honest_miner(
         begun = as_weights(spec, {"layers.0.matrix": torch.randn(256, 256, generator=generator) * 0.02})
         mine, theirs = (one_token(spec, seed, device) for device in (0, 1))
         assert compare_state(profile, 1, StageState(begun), theirs, mine, 1) is None
+
+
+def cancelled(spec: RunSpec, device: int) -> StageState:
+    """A segment in which some of a step's gradients cancel, and are a million times as large as the others.
+
+    That takes neighbours on both sides that collude: three microbatches with the same activations, and
+    gradients times 1, 1 + 2^-7 and -2 - 2^-7, each with roundings of its own. Here they are two.
+    """
+    own = {name: w.clone() for name, w in begun(spec).weights.items()}
+    inner = InnerOptimizer(spec.optimizer, own)
+    inner.load(begun(spec).moments)
+    for step in range(BEFORE, BEFORE + STEPS):
+        total = GradientSum()
+        for index, times in enumerate((1e6, 1.0, 1.0, -1e6)):
+            errors = torch.Generator().manual_seed(100 * step + 10 * index + device)
+            for name, w in own.items():
+                exact = times * gradient(name, w.shape, step, 0 if abs(times) > 1 else index)
+                off = OFF[spec.precision.value] * torch.randn(w.shape, generator=errors)
+                total.add(name, exact * (1 + off))
+        mean = mean_and_clip(total.tensors, MICROBATCHES, 1.0, largest_of(total.tensors.values()))
+        inner.update(own, total.tensors, RATE, rounding_of(spec, 0, step), mean.scale)
+    return StageState(own, {name: moment.clone() for name, moment in inner.moments().items()})
+
+
+@pytest.mark.xfail(strict=True, reason="no floor follows from what cancels: docs/threat-model.md")
+@pytest.mark.parametrize("precision", ["fp32", "bf16-master"])
+def test_gradients_of_colluding_neighbours_that_cancel_fail_no_honest_miner(precision: str) -> None:
+    spec = run_of(precision, "adamw", "fp32", "fp32")
+    profile = profile_for(spec, "cpu/one", "cpu/other", ())
+    mine, theirs = (cancelled(spec, device) for device in (0, 1))
+    assert compare_state(profile, 1, begun(spec), theirs, mine, STEPS) is None

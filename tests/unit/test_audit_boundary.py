@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from iota.chain import Chain, open_chain
 from iota.client.orchestrator import OrchestratorUnreachable
+from iota.compute.state import StageState
 from iota.console.conditions import Condition
 from iota.data import Manifest
 from iota.data.manifest import DataError
@@ -28,6 +29,7 @@ from tests.support.data_sets import prepare_made_up
 from tests.support.validator_shells import Shell, drawn, of_draw, opened, run, work
 from tests.support.validator_stages import KEY, Stage, set_up, small_ledger
 from validator.audits.job_runner import is_condition
+from validator.audits.replay import Replay
 from validator.bundles.keeper import BundleKeeper
 from validator.core import jobs
 from validator.core.results import EvidenceMissing
@@ -160,6 +162,9 @@ def test_memory_that_is_short_is_no_result() -> None:
         (MemoryError(), True),
         (torch.OutOfMemoryError(), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
         (StoreUnavailable("away"), True),
         (OrchestratorUnreachable("away"), True),
@@ -268,3 +273,40 @@ async def test_a_full_disk_in_an_audit_is_waited_for_and_its_audits_are_done_the
     await stage.validate()
     assert Condition.DISK_FULL.text in caplog.text
     assert {v.outcome for v in stage.orchestrator.verdicts_said()} == {Outcome.PASS, Outcome.FAIL}
+
+
+async def test_an_accelerator_without_memory_just_then_is_waited_for_and_costs_nobody(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load, failures = Replay.load, iter([torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+
+    def short(replay: Replay, state: StageState, version: int) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+        load(replay, state, version)
+
+    monkeypatch.setattr(Replay, "load", short)
+    await stage.validate()
+    assert Condition.MEMORY.text in caplog.text
+    assert {v.outcome for v in stage.orchestrator.verdicts_said()} == {Outcome.PASS, Outcome.FAIL}
+
+
+async def test_a_broken_accelerator_costs_one_audit_and_a_new_process_does_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, failures = Replay.load, iter([torch.AcceleratorError("CUDA error: an illegal memory access")])
+
+    def broken(replay: Replay, state: StageState, version: int) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+        load(replay, state, version)
+
+    monkeypatch.setattr(Replay, "load", broken)
+    with pytest.raises(ExceptionGroup) as ended:
+        await stage.validate()
+    assert ended.value.subgroup(torch.AcceleratorError) is not None
+    await stage.validate()
+    found = {(v.miner, v.seq, v.audit): v for v in stage.orchestrator.verdicts_said()}.values()
+    undecided = [v.reason for v in found if v.outcome is Outcome.INCONCLUSIVE]
+    assert undecided == ["internal error: AcceleratorError: CUDA error: an illegal memory access"]
+    assert {v.outcome for v in found} == {Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE}

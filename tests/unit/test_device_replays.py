@@ -16,12 +16,13 @@ from iota.compute.devices import KINDS, device_of
 from iota.compute.fingerprint import fingerprint
 from iota.model.presets import PRESETS
 from iota.model.proposal import make_spec
+from iota.objects import snapshot_bytes
 from iota.planning import Machine, stage_needs
 from iota.planning.replays import replay_needs, unreplayable
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
 from iota.settings import Activations
-from iota.spec import AuditSpec
+from iota.spec import AuditSpec, Moments
 from tests.support import audit_benches as benches
 from tests.support.audit_benches import Open
 from tests.support.audited_runs import World
@@ -108,6 +109,14 @@ def test_a_replay_needs_one_graph_where_a_miner_keeps_several() -> None:
     needs = stage_needs(SPEC, 0)
     least = min(needs.memory_of(policy) for policy in (Activations.RECOMPUTE, Activations.OFFLOAD))
     assert replay_needs(SPEC, 0).device < least
+
+
+def test_a_replay_has_main_memory_for_the_values_of_moments_that_are_kept_in_few_bits() -> None:
+    few = ORION.optimizer.model_copy(update={"moments": Moments.INT8})
+    small = ORION.model_copy(update={"optimizer": few})
+    largest = ORION.model.vocab_size * ORION.model.hidden_size
+    needed = 2 * snapshot_bytes(small, 0) + ORION.precision.weight_bytes * stage_needs(ORION, 0).parameters
+    assert replay_needs(small, 0).host == needed + 2 * 4 * largest
 
 
 def test_the_share_of_an_accelerator_is_the_time_in_which_units_run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from iota.cli.main import main
 from iota.model.proposal import make_spec
 from iota.planning import Machine, all_needs, fit, fitted_spec, remedies, stage_needs, stage_shortfalls
 from iota.planning.fits import PROCESS_BYTES, best_policy, slowdown
+from iota.planning.needs import Needs
 from iota.settings import Activations
 from iota.spec import RunSpec
 from iota.spec.draft import Draft, from_assignments
@@ -135,6 +137,32 @@ def test_a_proposal_fits_the_memory_that_it_is_made_for() -> None:
     assert cuts[0] < cuts[1], "the first stage has the embedding, and fewer layers"
     assert made.schedule.credit == len(cuts)
     assert fitted_spec(draft, proposed, card(1 << 45), FLOPS) == proposed(draft)
+
+
+def test_a_spec_of_absurd_numbers_has_its_remedies_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 2**53 - 1
+    asked: list[RunSpec] = []
+
+    def counting(spec: RunSpec, stage: int, *, compiled: bool) -> Needs:
+        asked.append(spec)
+        return stage_needs(spec, stage, compiled=compiled)
+
+    monkeypatch.setattr(sys.modules["iota.planning.remedies"], "stage_needs", counting)
+    schedule = LLAMA.schedule.model_copy(update={"credit": most, "microbatches": most})
+    data = LLAMA.data.model_copy(update={"sequences": 2**52, "sequence_length": 2**52})
+    huge = LLAMA.model_copy(update={"schedule": schedule, "data": data})
+    model, layout = LLAMA.model, LLAMA.layout
+    deep = LLAMA.model_copy(
+        update={
+            "model": model.model_copy(update={"layers": 40}),
+            "layout": layout.model_copy(update={"cuts": (40,)}),
+            "schedule": schedule,
+        }
+    )
+    for spec in (huge, deep):
+        for size in (1 << 10, 1 << 45):
+            remedies(spec, 0, card(size), compiled=True)
+    assert len(asked) < 1500
 
 
 def test_a_first_stage_that_would_compute_again_has_smaller_microbatches() -> None:

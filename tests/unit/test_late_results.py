@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
+from iota.compute.names import Microbatch
+from iota.compute.output import DeviceOutput
 from iota.compute.state import tensors_digest
 from iota.protocol.receipts import OpKind
 from miner.op_records import StateLost
@@ -131,6 +134,27 @@ def test_a_bad_value_at_a_steps_edge_does_not_reach_the_weights(lives: Lives) ->
         assert outcomes == ["BadValueError", "done"]
         found.append((replica.results, weights(replica)))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("bad", [(2,), (1, 2)])
+def test_a_bad_backward_late_in_a_step_costs_one_summing_again_however_many_there_are(
+    lives: Lives, bad: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backwards: list[int] = []
+    backward = Engine.backward
+
+    def counted(engine: Engine, mb: Microbatch, *given: Any) -> DeviceOutput:
+        backwards.append(mb.index)
+        return backward(engine, mb, *given)
+
+    monkeypatch.setattr(Engine, "backward", counted)
+    replica = lives.start(bad={(0, index, B): math.nan for index in bad})
+    assert ends(replica, *[replica.launch(F, 0, index) for index in range(3)]) == ["done"] * 3
+    outcomes = ends(replica, *[replica.launch(B, 0, index) for index in range(3)])
+    assert outcomes == ["BadValueError" if index in bad else "done" for index in range(3)]
+    good = [index for index in range(3) if index not in bad]
+    assert ends(replica, replica.step(0, *good)) == ["done"]
+    assert backwards == [0, 1, 2, *good]
 
 
 def test_a_step_that_made_bad_weights_loses_the_state_and_nothing_is_recorded_after_it(

@@ -6,14 +6,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from iota.compute.accumulate import OpenStep
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
+from iota.compute.output import MAX_CHECK
 from iota.protocol.messages import AuditKind, Outcome
+from iota.protocol.receipts import OpKind
 from tests.support import audit_benches as benches
 from tests.support.audit_benches import Open
+from tests.support.audited_runs import DEVICE
 from tests.support.spoken_words import said
-from tests.unit.test_replay import honest
+from tests.unit.test_replay import OTHER, honest
 from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks
 
@@ -68,3 +74,27 @@ async def test_a_word_whose_frames_the_store_lost_is_repeated_from_what_its_mine
         bench = await open_bench(world, **kept)
         result = await bench.audit(1, AuditKind.WORD, step=0, seq=1)
         assert result.outcome is outcome, result
+
+
+@pytest.mark.parametrize(("device", "held"), [(DEVICE, True), (OTHER, False)])
+async def test_values_near_the_bound_of_bad_ones_are_held_against_nobody_on_another_class(
+    device: str, held: bool, open_bench: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its device found just on one side of the bound, the validator's finds just on the other."""
+    world, found = honest("sync", device=device), [1.1 * MAX_CHECK]
+    backward = OpenStep.backward
+
+    def near(step: OpenStep, *given: Any) -> tuple[Tensor, Tensor]:
+        return backward(step, *given)[0], torch.tensor(found[0])
+
+    monkeypatch.setattr(OpenStep, "backward", near)
+    bench = await open_bench(world)
+    receipt = bench.op(1, OpKind.BACKWARD, step=0)
+    result = await bench.audit(1, AuditKind.OP, step=0, seq=receipt.seq)
+    assert result.outcome is (Outcome.FAIL if held else Outcome.PASS), result
+    found[0] = 0.9 * MAX_CHECK
+    bench = await open_bench(said(world, 1, 0))
+    result = await bench.audit(1, AuditKind.WORD, step=0, seq=1)
+    assert result.outcome is (Outcome.FAIL if held else Outcome.PASS), result
+    found[0] = 0.4 * MAX_CHECK
+    assert (await bench.audit(1, AuditKind.WORD, step=0, seq=1)).outcome is Outcome.FAIL

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-import torch
-
 from iota.chain import ChainError
 from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
@@ -33,21 +31,16 @@ log = logging.getLogger(__name__)
 
 _TRANSPORT: Final = (OrchestratorUnreachable, UntrustedAnswer, StoreError, DataError, Problem, ChainError)
 """Errors of a fetch that prove nothing against a miner."""
-_NO_MEMORY: Final = ("can't allocate memory", "MPS backend out of memory")
-"""Torch's allocators for the CPU and for Apple's GPUs raise a plain RuntimeError with these words."""
 
 
 def is_condition(error: Exception) -> bool:
     """Whether a job's error is of this machine or of a server, so that the same job may succeed later.
 
-    Audits are then neither decided nor filed: the node waits (docs/conditions.md) and repeats them. Without
-    memory the process ends, for its service to start it again.
+    Audits are then neither decided nor filed: the node waits (docs/conditions.md) and repeats them.
     """
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, MemoryError, RuntimeError)):
         return passing(error) is not None
-    if isinstance(error, RuntimeError):
-        return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in _NO_MEMORY)
-    return isinstance(error, (MemoryError, *_TRANSPORT))
+    return isinstance(error, _TRANSPORT)
 
 
 @dataclass

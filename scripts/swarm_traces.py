@@ -154,7 +154,7 @@ def op_seconds(run_dir: Path) -> dict[str, dict[str, float]]:
 
 
 def frame_latencies(run_dir: Path) -> dict[str, dict[str, float]]:
-    """Milliseconds on the way of a frame, by part; see bench_swarm."""
+    """Milliseconds on the way of a frame, by part; see bench_swarm. Raises ValueError if there is none."""
     hotkeys = read_info(run_dir).get("hotkeys", {})
     noticed = _notices(run_dir / "journal.db")
     ops = [(hotkeys[name], r) for name, receipts in _receipts(run_dir).items() for r in receipts]
@@ -165,6 +165,8 @@ def frame_latencies(run_dir: Path) -> dict[str, dict[str, float]]:
         ended = next((made[key] for kind in kinds if (key := (sender, *frame[:4], kind)) in made), None)
         if ended is not None:
             to_notice.append(at - ended)
+    if not to_notice:
+        raise ValueError(f"no frame of {run_dir} is in its journal: has the form of an entry changed?")
     idle_since: dict[str, float] = defaultdict(float)
     for hotkey, receipt in sorted(ops, key=lambda item: item[1]["started"]):
         fed = [noticed[frame][1] for frame in _inputs(receipt) if frame in noticed]
@@ -189,7 +191,7 @@ def _notices(journal: Path) -> dict[_FrameKey, tuple[str, float]]:
     """Frame -> (sender's hotkey, time at which the orchestrator journaled its notice)."""
     found: dict[_FrameKey, tuple[str, float]] = {}
     with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as db:
-        for (text,) in db.execute("SELECT json FROM entries WHERE kind = 'said' ORDER BY seq"):
+        for (text,) in db.execute("SELECT json FROM entries WHERE kind = 'exchanged' ORDER BY seq"):
             entry = json.loads(text)
             for notice in entry["frames"]:
                 found.setdefault(_frame(notice["name"]), (entry["hotkey"], entry["at"]))

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from iota.codec.wire_dtype import payload_tensor
+from iota.compute.devices import device_of
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
 from iota.compute.fingerprint import fingerprint
@@ -170,9 +171,9 @@ class OpRunner:
     def _times(self, started: float, launched: float) -> dict[str, float]:
         """`started` and `ended` of the receipt of an op, whose result is on the host now.
 
-        Its launch took from `started` to `launched`; a CPU has then computed it.
+        Its launch took from `started` to `launched`; a device that queues nothing has then computed it.
         """
-        ended = launched if self.engine.device.type == "cpu" else self._now()
+        ended = self._now() if device_of(self.engine.device).queues else launched
         begun, self._free_s = max(started, self._free_s), ended
         self.activity.compute_s += self._free_s - begun
         return {"started": begun, "ended": self._free_s}

@@ -40,6 +40,7 @@ class CudaStream:
 class Cuda(Device):
     """A CUDA device."""
 
+    queues = True
     offloads = True
     compiles = True
     product_dtype = torch.float16

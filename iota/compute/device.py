@@ -65,6 +65,8 @@ class HostStream:
 class Device:
     """One device. As it stands, copies are complete when the call returns; subclasses name what differs."""
 
+    queues: ClassVar[bool] = False
+    """Whether work may still be to do when the call that began it returns."""
     offloads: ClassVar[bool] = False
     """Whether host memory is another one than the device's, and copies run while it computes."""
     compiles: ClassVar[bool] = False

@@ -17,6 +17,7 @@ class Mps(Device):
     """A Metal device."""
 
     repeats = False
+    queues = True
     widest = torch.float32
 
     @classmethod

@@ -54,9 +54,13 @@ class Stage(nn.Module):
         self._eos = spec.data.eos_id
         # The tables of cos and sin depend on the shape only, so they are made once.
         self._tables = Tables(*rotary_tables(spec.model, spec.data.sequence_length))
-        self._layers = stage_layers(spec.layout.cuts, stage)
+        self._layers: dict[int, dict[str, str]] = {i: {} for i in stage_layers(spec.layout.cuts, stage)}
+        """Of each layer, its weights' names in the layer -> in the stage."""
         for name, shape in run_shapes(spec, stage).items():
             _add_parameter(self, name, nn.Parameter(torch.empty(shape, device="meta")))
+            if name.startswith("layers."):
+                _, index, own = name.split(".", 2)
+                self._layers[int(index)][own] = name
 
     def move_tables(self, device: torch.device) -> None:
         """Move the tables of cos and sin to `device`."""
@@ -80,9 +84,9 @@ class Stage(nn.Module):
         x_BTD, length = entry_BTD, entry_BTD.shape[1]
         tables = Tables(*(table[:, :length] for table in self._tables))
         run_layer = open_layer(None if self._eos is None else document_numbers(ids_BT, self._eos))
-        for index in self._layers:
-            run = partial(run_layer, _under(f"layers.{index}.", weights), self._model, tables, saving)
-            x_BTD = saving.layer(run, x_BTD)
+        for names in self._layers.values():
+            own = {short: weights[name] for short, name in names.items()}
+            x_BTD = saving.layer(partial(run_layer, own, self._model, tables, saving), x_BTD)
         if self.last:
             return StageOutput(entry_BTD, rms_norm(x_BTD, weights["norm.weight"], self._model.norm_eps))
         encoder = _under(f"boundary.{self.index}.{Side.ENCODE}.", weights)
@@ -98,7 +102,7 @@ def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> Non
     """Register `parameter` under a dotted name; each part before the last becomes a submodule."""
     *path, last = name.split(".")
     for part in path:
-        if part not in dict(module.named_children()):
+        if part not in module._modules:
             module.add_module(part, nn.Module())
         module = module.get_submodule(part)
     module.register_parameter(last, parameter)

@@ -11,45 +11,34 @@ _LOCKS = Path("/proc/locks")
 
 if sys.platform == "win32":
     from filelock import FileLock, Timeout
+else:
+    import fcntl
 
-    def hold(path: Path, *, create: bool) -> Callable[[], None]:
-        """Lock a file without waiting; the call that is returned gives the lock back.
 
-        On Windows a lock keeps others from reading, so that a file beside it is locked, `.<name>.lock`.
+def hold(path: Path, *, create: bool) -> Callable[[], None]:
+    """Lock a file without waiting; the call that is returned gives the lock back.
 
-        Args:
-            path: the file, in a folder that exists.
-            create: create a missing file (mode 600); False opens it for reading only.
+    It is the kernel's own (flock) on the file itself, advisory, on one machine. On Windows a lock keeps
+    others from reading, so that a file beside it is locked, `.<name>.lock`.
 
-        Raises:
-            BlockingIOError: another process holds the lock.
-            OSError: the file cannot be opened, or its file system has no locks.
-        """
-        os.close(_open(path, create=create))
+    Args:
+        path: the file, in a folder that exists.
+        create: create a missing file (mode 600); False opens it for reading only.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: the file cannot be opened, or its file system has no locks.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o600)
+    if sys.platform == "win32":
+        os.close(handle)
         lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o600)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise BlockingIOError(f"{path} is locked") from None
         return lock.release
-
-else:
-    import fcntl
-
-    def hold(path: Path, *, create: bool) -> Callable[[], None]:
-        """Lock a file without waiting; the call that is returned gives the lock back.
-
-        It is the kernel's own (flock) on the file itself, advisory, on one machine.
-
-        Args:
-            path: the file, in a folder that exists.
-            create: create a missing file (mode 600); False opens it for reading only.
-
-        Raises:
-            BlockingIOError: another process holds the lock.
-            OSError: the file cannot be opened, or its file system has no locks.
-        """
-        handle = _open(path, create=create)
+    else:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -75,7 +64,3 @@ def holder(path: Path) -> int | None:
         if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == inode and fields[4] not in ("0", "-1"):
             return int(fields[4])
     return None
-
-
-def _open(path: Path, *, create: bool) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY, 0o600)

@@ -286,20 +286,26 @@ def bench(
     return rows
 
 
-def main() -> None:
+def training_parser(description: str | None) -> argparse.ArgumentParser:
+    """What benchmarks of training runs have in common on their command lines."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--smoke", action="store_const", const="smoke", dest="size", help="as --size smoke")
     parser.add_argument("--steps", type=int, help="steps of each row, in place of the size's")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--pipeline", type=Pipeline, choices=list(Pipeline), default=Pipeline.SYNC)
-    parser.add_argument("--data", default="stdlib", help="as for iota up")
     parser.add_argument("--data-dir", type=Path, default=Path("runs/bench-data"))
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="write every row to this file")
+    return parser
+
+
+def main() -> None:
+    parser = training_parser(__doc__)
+    parser.add_argument("--pipeline", type=Pipeline, choices=list(Pipeline), default=Pipeline.SYNC)
+    parser.add_argument("--data", default="stdlib", help="as for iota up")
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     size: Size = SIZES[given.size]

@@ -10,10 +10,8 @@ alone, the other one what stands before it in its sequence as well. **seconds** 
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
-import os
 import statistics
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from bench_boundary import DENSE, SIZES, Size, heldout_tokens, spec_of, train
+from bench_boundary import DENSE, SIZES, Size, heldout_tokens, spec_of, train, training_parser
 
 from iota.data import DirectoryReader
 from iota.spec import OptimizerKind, Pipeline, RunSpec
@@ -101,16 +99,9 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--smoke", action="store_const", const="smoke", dest="size", default="small")
-    parser.add_argument("--steps", type=int, help="steps of each row, in place of the size's")
+    parser = training_parser(__doc__)
     parser.add_argument("--sequence-length", type=int, help="tokens, in place of the size's")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--data-dir", type=Path, default=Path("runs/bench-documents"))
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", type=Path, help="write every row to this file")
+    parser.set_defaults(seeds=2, data_dir=Path("runs/bench-documents"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     size: Size = SIZES[given.size]

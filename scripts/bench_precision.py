@@ -14,8 +14,6 @@ row of the same optimizer, rate and seed, the mean over seeds.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,10 +22,9 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from bench_boundary import DENSE, SIZES, Size, heldout_tokens, spec_of, train
+from bench_boundary import DENSE, SIZES, Size, heldout_tokens, spec_of, train, training_parser
 from torch import Tensor
 
-from iota.compute.rounding import Rounding
 from iota.data import DirectoryReader
 from iota.spec import GradientSums, Moments, OptimizerKind, Pipeline, Precision
 from iota.swarm.preparation import prepare_data
@@ -56,10 +53,10 @@ def weights_to_the_nearest() -> Iterator[None]:
 def all_to_the_nearest() -> Iterator[None]:
     """Moments and sums of gradients are rounded without chance: the bits are always one half."""
 
-    def half(self: Rounding, name: str, piece: slice, device: torch.device) -> Tensor:
-        return torch.full((piece.stop - piece.start,), 1 << 15, dtype=torch.int32, device=device)
+    def half(index_N: Tensor, a: int | Tensor, b: int | Tensor) -> Tensor:
+        return torch.full_like(index_N, 1 << 15)
 
-    with mock.patch.object(Rounding, "bits", half):
+    with mock.patch("iota.compute.rounding.random_bits", half):
         yield
 
 
@@ -146,17 +143,9 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--smoke", action="store_const", const="smoke", dest="size", default="small")
-    parser.add_argument("--steps", type=int, help="steps of each row, in place of the size's")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser = training_parser(__doc__)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--state", action="store_true", help="compare moments and sums, not precisions")
-    parser.add_argument("--data-dir", type=Path, default=Path("runs/bench-data"))
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", type=Path, help="write every row to this file")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     size: Size = replace(SIZES[given.size], steps=given.steps or SIZES[given.size].steps)

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from iota.protocol.fields import Hotkey
+from iota.protocol.fields import Hotkey, Signature
 from iota.spec import Count, Frozen, Hex32
 
 CONTACT_DOMAIN: Final = "contact/1"
@@ -59,4 +59,4 @@ class SignedContact(Frozen):
     """A contact with its member's signature over `signing_bytes(CONTACT_DOMAIN, contact.canonical())`."""
 
     contact: Contact
-    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    signature: Signature

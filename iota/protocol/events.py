@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iota.protocol.frames import EvidenceItem, FrameNotice, Key, StoredObject
+from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, Key, StoredObject
 from iota.protocol.messages import Hotkey, Verdict
 from iota.protocol.plans import PlanProof, PlanShare
 from iota.spec import Count, Frozen, Hex32, Listed, Small
@@ -25,6 +25,7 @@ class EventKind(StrEnum):
     PLAN = "plan"
     REROUTE = "reroute"
     FRAME_READY = "frame_ready"
+    STORE_FRAME = "store_frame"
     DROP = "drop"
     STEP_CLOSE = "step_close"
     EPOCH_CLOSE = "epoch_close"
@@ -99,6 +100,13 @@ class FrameReady(Frozen):
     kind: Literal[EventKind.FRAME_READY] = EventKind.FRAME_READY
     notice: FrameNotice
     sender: Hotkey
+
+
+class StoreFrame(Frozen):
+    """A frame that this miner pushed to its receiver is to be stored in the object store: it is not usable there."""
+
+    kind: Literal[EventKind.STORE_FRAME] = EventKind.STORE_FRAME
+    name: FrameName
 
 
 class Drop(Frozen):
@@ -259,6 +267,7 @@ Event = Annotated[
     | Plan
     | Reroute
     | FrameReady
+    | StoreFrame
     | Drop
     | StepClose
     | EpochClose

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
+from iota.protocol.fields import Hotkey, Signature
 from iota.protocol.receipts import OpKey, OpKind
 from iota.spec import Count, Frozen, Hex32, Small
 
+KEPT_DOMAIN: Final = "frame-kept/1"
+"""Domain of a receiver's acknowledgement of a frame, and the version of its form."""
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,512}$")]
 """A key of the object store; `iota.objects.validate_key` has the full grammar."""
 
@@ -59,12 +62,27 @@ class FrameName(Frozen):
         return f"{self.epoch}/{self.step}/{place}"
 
 
+class FrameKept(Frozen):
+    """The receiver's word that a frame lies on its disk, checked: it came over a direct link."""
+
+    receiver: Hotkey
+    signature: Signature
+    """The receiver's, over `signing_bytes(KEPT_DOMAIN, kept_statement(...))`."""
+
+
 class FrameNotice(Frozen):
     """Announces that a frame is stored. `digest` and `size` (bytes) are those of the whole frame."""
 
     name: FrameName
     digest: Hex32
     size: Small
+    kept: FrameKept | None = None
+    """None: it is in the object store. Else it went to its receiver over a direct link."""
+
+
+def kept_statement(run: str, digest: str) -> bytes:
+    """What a receiver signs of a frame whose bytes have this BLAKE3 (hex)."""
+    return f"{run}\n{digest}".encode()
 
 
 class EvidenceItem(StrEnum):

@@ -1,7 +1,7 @@
 """Contacts: where a member can be reached, signed by itself, versioned, and valid for a time.
 
-Peers believe a contact by its signature alone; the orchestrator keeps the newest of each member and hands it to
-other members (`POST /v1/contacts`).
+Peers believe a contact by its signature alone; the orchestrator keeps the newest of each member and hands it
+to other members (`POST /v1/contacts`).
 """
 
 from __future__ import annotations

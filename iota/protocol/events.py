@@ -103,7 +103,7 @@ class FrameReady(Frozen):
 
 
 class StoreFrame(Frozen):
-    """A frame that this miner pushed to its receiver is to be stored in the object store: it is not usable there."""
+    """A frame that this miner pushed is to be put into the object store: its receiver cannot use it."""
 
     kind: Literal[EventKind.STORE_FRAME] = EventKind.STORE_FRAME
     name: FrameName

@@ -1,7 +1,7 @@
 """The interface of links, which push frames to one peer, and of the door at which frames come in.
 
-A link moves one frame a call and asks the receiver's door before it reads the payload. Which link to take, how
-long to wait and what to do when one fails is decided elsewhere (`iota.wire.chooser`), and what a frame
+A link moves one frame a call and asks the receiver's door before it reads the payload. Which link to take,
+how long to wait and what to do when one fails is decided elsewhere (`iota.wire.chooser`), and what a frame
 must be is checked by the door: in one place for all links.
 """
 

@@ -1,0 +1,95 @@
+"""The direct link: a frame is the body of one HTTP/1.1 request over TCP, and its answer the acknowledgement.
+
+This side pushes; `iota.wire.direct_server` takes frames. Connections are kept open and used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+from pydantic import ValidationError
+from yarl import URL
+
+from iota.http import AnswerRefused, HttpClient, NoAnswer, NotSent, Reach
+from iota.identity.signatures import SIGNATURE_BYTES
+from iota.protocol.contacts import Contact
+from iota.wire.direct_server import PATH, Refused
+from iota.wire.link import DoorRefused, LinkKind
+from iota.wire.transport import OutgoingFrame, TransferRefused, TransportError, Unreachable
+from iota.wire.upload_pace import UploadPace
+
+CONNECTIONS: Final = 128
+"""Connections to peers that are open at once."""
+_CHUNK: Final = 1 << 18
+_MAX_ANSWER: Final = 1024
+
+
+class DirectLink:
+    """A `Link` to peers that have an address, as a client. `serve_frames` is the other side."""
+
+    kind = LinkKind.DIRECT
+
+    def __init__(self, reach: Reach, pace: UploadPace) -> None:
+        """A peer's address may lead nowhere that `reach` refuses, since anybody may name one."""
+        self._http = HttpClient(CONNECTIONS, reach.check)
+        self._pace = pace
+        self._best: dict[str, str] = {}
+        """By hotkey: the address that answered last."""
+
+    def reaches(self, peer: Contact) -> bool:
+        return bool(peer.direct)
+
+    async def push(self, frame: OutgoingFrame, peer: Contact) -> bytes:
+        last: TransportError = Unreachable("it names no address")
+        best = self._best.get(peer.hotkey)
+        for address in sorted(peer.direct, key=lambda each: each != best):
+            try:
+                answer = await self._push(frame, address)
+            except Unreachable as error:
+                last = error
+            else:
+                self._best[peer.hotkey] = address
+                return answer
+        raise last
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def _push(self, frame: OutgoingFrame, address: str) -> bytes:
+        headers = {"Content-Length": str(len(frame.data)), "Content-Type": "application/octet-stream"}
+        try:
+            async with self._http.open(
+                "POST", URL(f"http://{address}{PATH}"), headers=headers, body=self._chunks(frame.data)
+            ) as answer:
+                body = await _bounded(answer)
+        except (NotSent, NoAnswer, OSError, ValueError) as error:
+            raise Unreachable(f"{address}: {error}") from error
+        except AnswerRefused as error:
+            raise TransportError(f"{address}: {error}") from error
+        if answer.status == 200 and len(body) == SIGNATURE_BYTES:
+            return body
+        raise _refusal(address, answer.status, body)
+
+    async def _chunks(self, data: bytes) -> AsyncIterator[memoryview]:
+        view = memoryview(data)
+        for start in range(0, len(view), _CHUNK):
+            chunk = view[start : start + _CHUNK]
+            await self._pace.spend(len(chunk))
+            yield chunk
+
+
+async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
+    body = await answer.content.read(_MAX_ANSWER + 1)
+    return bytes(body)
+
+
+def _refusal(address: str, status: int, body: bytes) -> TransportError:
+    try:
+        found = Refused.model_validate_json(body)
+    except ValidationError:
+        return TransportError(f"{address} answers with status {status}")
+    error = TransferRefused(f"{address}: {found.why}")
+    error.__cause__ = DoorRefused(found.why, found.detail)
+    return error

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from iota.settings.declaration import Settings, setting
-from iota.settings.kinds import ByteCount, ByteRate, Folder, HomePath, HostPort, HttpUrl, Network, Ss58, StoreUrl, Threads
+from iota.settings.kinds import (
+    ByteCount,
+    ByteRate,
+    Folder,
+    HomePath,
+    HostPort,
+    HttpUrl,
+    Network,
+    Ss58,
+    StoreUrl,
+    Threads,
+)
 
 WALLET: Final = ("wallet_name", "wallet_hotkey", "wallet_path")
 """The settings that name a wallet and its hotkey."""
@@ -196,8 +207,8 @@ class MinerSettings(NodeSettings):
     )
     transport: Ways = setting(
         Ways.AUTO,
-        "How frames travel: auto (the best way to each peer), direct (TCP), iroh (QUIC, through NATs) or store;"
-        " each falls back on the object store.",
+        "How frames travel: auto (the best way to each peer), direct (TCP), iroh (QUIC, through NATs) or store."
+        " Each falls back on the object store.",
         "IOTA_MINER_TRANSPORT",
     )
     listen: HostPort = setting(

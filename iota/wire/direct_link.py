@@ -12,9 +12,10 @@ import aiohttp
 from pydantic import ValidationError
 from yarl import URL
 
-from iota.http import AnswerRefused, HttpClient, NoAnswer, NotSent, Reach
+from iota.http import AddressRefused, AnswerRefused, HttpClient, NoAnswer, NotSent, Reach
 from iota.identity.signatures import SIGNATURE_BYTES
 from iota.protocol.contacts import Contact
+from iota.settings.urls import split_host_port
 from iota.wire.direct_server import PATH, Refused
 from iota.wire.link import DoorRefused, LinkKind
 from iota.wire.transport import OutgoingFrame, TransferRefused, TransportError, Unreachable
@@ -33,18 +34,18 @@ class DirectLink:
 
     def __init__(self, reach: Reach, pace: UploadPace) -> None:
         """A peer's address may lead nowhere that `reach` refuses, since anybody may name one."""
-        self._http = HttpClient(CONNECTIONS, reach.check)
+        self._http, self._reach = HttpClient(CONNECTIONS, reach.check), reach
         self._pace = pace
         self._best: dict[str, str] = {}
         """By hotkey: the address that answered last."""
 
     def reaches(self, peer: Contact) -> bool:
-        return bool(peer.direct)
+        return any(self._may_lead(address) for address in peer.direct)
 
     async def push(self, frame: OutgoingFrame, peer: Contact) -> bytes:
         last: TransportError = Unreachable("it names no address")
         best = self._best.get(peer.hotkey)
-        for address in sorted(peer.direct, key=lambda each: each != best):
+        for address in sorted(filter(self._may_lead, peer.direct), key=lambda each: each != best):
             try:
                 answer = await self._push(frame, address)
             except Unreachable as error:
@@ -56,6 +57,16 @@ class DirectLink:
 
     async def close(self) -> None:
         await self._http.close()
+
+    def _may_lead(self, address: str) -> bool:
+        """False for an IP address that `reach` refuses. A name is looked at when it is connected to."""
+        try:
+            self._reach.check(split_host_port(address)[0])
+        except AddressRefused:
+            return False
+        except ValueError:  # a name
+            return True
+        return True
 
     async def _push(self, frame: OutgoingFrame, address: str) -> bytes:
         headers = {"Content-Length": str(len(frame.data)), "Content-Type": "application/octet-stream"}

@@ -44,7 +44,9 @@ class Refused(Frozen):
 
 
 @asynccontextmanager
-async def serve_frames(door: Callable[[], Door], max_payload: int, host: str, port: int) -> AsyncIterator[int]:
+async def serve_frames(
+    door: Callable[[], Door], max_payload: int, host: str, port: int
+) -> AsyncIterator[int]:
     """Take frames with at most `max_payload` bytes of payload, while the context is open.
 
     `door` is asked for the present one at each frame. Yields the port that was bound.

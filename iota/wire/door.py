@@ -73,7 +73,9 @@ class FrameDoor:
         except FrameError as error:
             raise DoorRefused(Refusal.MALFORMED, str(error)) from error
         if size != len(head) + header.size:
-            raise DoorRefused(Refusal.MALFORMED, f"{size} bytes where the frame has {len(head) + header.size}")
+            raise DoorRefused(
+                Refusal.MALFORMED, f"{size} bytes where the frame has {len(head) + header.size}"
+            )
         if (known := self._known(header, head)) is not None:
             return known
         await self._expected(header)

@@ -69,9 +69,7 @@ class PeerTransport:
 
     def listen_for(self, expects: Expects, earliest_step: EarliestStep) -> None:
         self.way_by_store.listen_for(expects, earliest_step)
-        self._door = FrameDoor(
-            self.spec, self.sign, expects, earliest_step, self.book.knows, self._arrivals
-        )
+        self._door = FrameDoor(self.spec, self.sign, expects, earliest_step, self.book.knows, self._arrivals)
         self.doorway.open(self._door)
         self._fetched = asyncio.create_task(self._pass_on_fetched())
 
@@ -162,9 +160,7 @@ class PeerTransport:
             work = self._push(frame, contact, self.links[choice.kind], choice.deadline_s)
         return _Transfer(choice.kind, token, asyncio.ensure_future(work))
 
-    async def _push(
-        self, frame: OutgoingFrame, contact: Contact, link: Link, within_s: float
-    ) -> FrameNotice:
+    async def _push(self, frame: OutgoingFrame, contact: Contact, link: Link, within_s: float) -> FrameNotice:
         try:
             async with asyncio.timeout(within_s):
                 signature = await link.push(frame, contact)

@@ -1,4 +1,4 @@
-"""The links of a miner's process: its servers, its clients, its contact, and the book of its peers' contacts."""
+"""The links of a miner's process: servers, clients, its own contact, and the book of those of its peers."""
 
 from __future__ import annotations
 

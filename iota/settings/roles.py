@@ -207,8 +207,8 @@ class MinerSettings(NodeSettings):
     )
     transport: Ways = setting(
         Ways.AUTO,
-        "How frames travel: auto (the best way to each peer), direct (TCP), iroh (QUIC, through NATs) or store."
-        " Each falls back on the object store.",
+        "How frames travel: auto (the best way to each peer), direct (TCP), iroh (QUIC, through NATs) or"
+        " store. Each falls back on the object store.",
         "IOTA_MINER_TRANSPORT",
     )
     listen: HostPort = setting(

@@ -140,9 +140,9 @@ def head_size(data: bytes) -> int:
 
 
 def read_head(head: bytes, spec: RunSpec) -> FrameHeader:
-    """The header of a frame of this run, signed by the sender that it names, from the bytes before its payload.
+    """The header of a frame of this run, from the bytes before its payload.
 
-    Raises FrameError.
+    Raises FrameError: malformed, of another run, or not signed by the sender that it names.
     """
     if len(head) != head_size(head):
         raise FrameError("not the bytes before a frame's payload")

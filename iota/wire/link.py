@@ -55,8 +55,8 @@ class Door(Protocol):
     async def admit(self, head: bytes, size: int) -> bytes | None:
         """Whether a frame of `size` bytes that begins with `head` is to be read; may wait for room.
 
-        `head` is the frame's first bytes up to its payload, at most `MAX_HEAD`. None is followed by one `take`
-        or `give_up` with the same head. Else the frame is here already, and this is its acknowledgement.
+        `head` is the frame's first bytes up to its payload, at most `MAX_HEAD`. None is followed by one
+        `take` or `give_up` with the same head. Else the frame is here, and this is its acknowledgement.
 
         Raises DoorRefused.
         """

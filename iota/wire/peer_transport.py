@@ -1,7 +1,7 @@
-"""The transport between miners: a frame goes to its receiver by the best link, and by the store as a last resort.
+"""The transport between miners: by the best link to the receiver, and by the store as a last resort.
 
-`Chooser` decides which link is tried, for how long, and when a second one is started beside it. A frame has arrived
-with the receiver's signature over its digest, or when it is in the store; whichever comes first ends the other.
+`Chooser` decides which link is tried, for how long, and when a second one is started beside it. A frame has
+arrived with the receiver's signature over its digest, or when it is in the store; the first ends the other.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from iota.codec.shapes import payload_size
 from iota.http import Reach, is_loopback
 from iota.identity.contacts import sign_contact
 from iota.identity.keys import Hotkey
+from iota.identity.peer_certificate import make_certificate
 from iota.protocol.contacts import CONTACT_S, MAX_DIRECT, Contact, SignedContact
 from iota.settings import MinerSettings, Ways
 from iota.settings.urls import split_host_port
@@ -68,6 +69,7 @@ async def open_links(
         yield None
         return
     direct: list[str] = []
+    certificate: str | None = None
 
     def own() -> SignedContact:
         now = time.time()
@@ -77,6 +79,7 @@ async def open_links(
             version=int(now * 1000),
             expires=now + CONTACT_S,
             direct=tuple(direct),
+            certificate=certificate,
         )
         return sign_contact(contact, hotkey)
 
@@ -85,9 +88,9 @@ async def open_links(
     async with AsyncExitStack() as stack:
         if settings.transport in (Ways.AUTO, Ways.DIRECT):
             host, port = split_host_port(settings.listen)
-            bound = await stack.enter_async_context(
-                serve_frames(lambda: made.doorway, payload_size(spec), host, port)
-            )
+            context, certificate = make_certificate() if settings.tls else (None, None)
+            server = serve_frames(made.doorway, payload_size(spec), host, port, context)
+            bound = await stack.enter_async_context(server)
             near = is_loopback(urlsplit(settings.orchestrator).hostname)
             direct += addresses(host, bound, settings.public_address, loopback=near)
             link = made.links[LinkKind.DIRECT] = DirectLink(reach, UploadPace(settings.max_upload))

@@ -43,7 +43,7 @@ class ContactBook:
         own: Callable[[], SignedContact | None],
         on_new: Callable[[Contact], None] = lambda contact: None,
     ) -> None:
-        """`own` makes this node's contact anew; None if it has none. `on_new` hears of new ways to a member."""
+        """`own` makes this node's contact anew; None if it has none. `on_new` hears of new ways to one."""
         self._run, self._call, self._own, self._on_new = run, call, own, on_new
         self._known: LRUCache[str, Contact] = LRUCache(_MOST)
         self._wanted: dict[str, None] = {}

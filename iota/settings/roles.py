@@ -222,6 +222,11 @@ class MinerSettings(NodeSettings):
         "IOTA_MINER_PUBLIC_ADDRESS",
         unset="what this machine and the orchestrator see",
     )
+    tls: bool = setting(
+        False,
+        "Have peers encrypt what they send over TCP. Frames are signed with or without it.",
+        "IOTA_MINER_TLS",
+    )
     relay: HttpUrl | None = setting(
         None,
         "URL of an iroh relay, for peers that can be reached in no other way.",

@@ -47,7 +47,7 @@ class DirectLink:
         best = self._best.get(peer.hotkey)
         for address in sorted(filter(self._may_lead, peer.direct), key=lambda each: each != best):
             try:
-                answer = await self._push(frame, address)
+                answer = await self._push(frame, address, peer.certificate)
             except Unreachable as error:
                 last = error
             else:
@@ -68,11 +68,12 @@ class DirectLink:
             return True
         return True
 
-    async def _push(self, frame: OutgoingFrame, address: str) -> bytes:
+    async def _push(self, frame: OutgoingFrame, address: str, certificate: str | None) -> bytes:
+        url = URL(f"{'http' if certificate is None else 'https'}://{address}{PATH}")
         headers = {"Content-Length": str(len(frame.data)), "Content-Type": "application/octet-stream"}
         try:
             async with self._http.open(
-                "POST", URL(f"http://{address}{PATH}"), headers=headers, body=self._chunks(frame.data)
+                "POST", url, headers=headers, body=self._chunks(frame.data), certificate=certificate
             ) as answer:
                 body = await _bounded(answer)
         except (NotSent, NoAnswer, OSError, ValueError) as error:

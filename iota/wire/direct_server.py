@@ -10,6 +10,7 @@ The head is read and judged before the payload. What is not asked for costs the 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
@@ -45,21 +46,19 @@ class Refused(Frozen):
 
 @asynccontextmanager
 async def serve_frames(
-    door: Callable[[], Door], max_payload: int, host: str, port: int
+    door: Door, max_payload: int, host: str, port: int, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """Take frames with at most `max_payload` bytes of payload, while the context is open.
 
-    `door` is asked for the present one at each frame. Yields the port that was bound.
-
-    Raises PortUnavailable.
+    With `tls` it speaks HTTPS. Yields the port that was bound. Raises PortUnavailable.
     """
 
     async def take(request: web.Request) -> web.Response:
-        return web.Response(body=await _take(request, door(), max_payload))
+        return web.Response(body=await _take(request, door, max_payload))
 
     app = web.Application(middlewares=[_with_refusals])
     app.router.add_post(PATH, take)
-    async with listening(app, host, port, _LIMITS) as url:
+    async with listening(app, host, port, _LIMITS, tls) as url:
         yield int(url.rpartition(":")[2])
 
 

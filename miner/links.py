@@ -13,7 +13,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import psutil
-from iota.wire.chooser import Chooser
 
 from iota.client.contact_book import ContactBook
 from iota.client.orchestrator import OrchestratorClient
@@ -26,6 +25,7 @@ from iota.protocol.contacts import CONTACT_S, MAX_DIRECT, Contact, SignedContact
 from iota.settings import MinerSettings, Ways
 from iota.settings.urls import split_host_port
 from iota.spec import RunSpec
+from iota.wire.chooser import Chooser
 from iota.wire.direct_link import DirectLink
 from iota.wire.direct_server import serve_frames
 from iota.wire.door import Doorway

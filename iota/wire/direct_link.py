@@ -102,6 +102,7 @@ def _refusal(address: str, status: int, body: bytes) -> TransportError:
         found = Refused.model_validate_json(body)
     except ValidationError:
         return TransportError(f"{address} answers with status {status}")
-    error = TransferRefused(f"{address}: {found.why}")
-    error.__cause__ = DoorRefused(found.why, found.detail)
+    refused = DoorRefused(found.why, found.detail)
+    error = TransferRefused(f"{address}: {refused}")
+    error.__cause__ = refused
     return error

@@ -120,11 +120,11 @@ def decode_frame(data: bytes, spec: RunSpec) -> Frame:
     body = head_size(data)
     if len(data) != body + payload_size(spec):
         raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")
-    header = read_head(data[:body], spec)
+    header = read_head(bytes(data[:body]), spec)
     payload = data[body:]
     if blake3(payload).hexdigest() != header.payload:
         raise FrameError("the payload does not have the digest that its header names")
-    return Frame(header, data[body - SIGNATURE_BYTES : body], payload)
+    return Frame(header, bytes(data[body - SIGNATURE_BYTES : body]), payload)
 
 
 def head_size(data: bytes) -> int:

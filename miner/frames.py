@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from blake3 import blake3
 
@@ -24,6 +25,8 @@ from miner.core.facts import FrameLost, FrameNotStored, FrameStored
 from miner.retry import FIRST_PAUSE_S, NotWanted, persist
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,7 +45,7 @@ class FrameMover:
         """Store a frame for its receiver, retried through outages while it is wanted."""
         notice, move = effect.frame.notice, partial(self.transport.send, effect.frame, effect.to)
         try:
-            await self._move(f"storing frame {notice.name}", effect, move)
+            said = await self._move(f"storing frame {notice.name}", effect, move)
         except TransportError as error:
             # The microbatch has ended, or the store refuses this object for good.
             log.error("frame %s could not be stored: %s", notice.name, error)
@@ -50,7 +53,7 @@ class FrameMover:
             pass
         else:
             self.activity.sent_bytes += notice.size
-            return FrameStored(notice)
+            return FrameStored(said)
         return FrameNotStored(notice.name)
 
     async def send_again(self, effect: SendAgain) -> FrameStored | FrameNotStored:
@@ -109,18 +112,17 @@ class FrameMover:
         write_whole(path, data)
         return frame
 
-    async def _move(
-        self, what: str, effect: SendFrame | FetchFrame, move: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def _move(self, what: str, effect: SendFrame | FetchFrame, move: Callable[[], Awaitable[T]]) -> T:
         """Move one frame, with retries. Raises TransportError if that is hopeless, NotWanted."""
 
-        async def attempt(again: bool) -> None:
+        async def attempt(again: bool) -> T:
             started = time.perf_counter()
-            await move()
+            moved = await move()
             self.activity.transfer_s += time.perf_counter() - started
+            return moved
 
         wanted = partial(self.wants, effect)
-        await persist(what, attempt, wanted=wanted, first_pause_s=self.first_pause_s)
+        return await persist(what, attempt, wanted=wanted, first_pause_s=self.first_pause_s)
 
     def _checked(self, frame: IncomingFrame) -> Frame:
         """Decode a frame and check its signature, values, digest, name and sender. Raises FrameError."""

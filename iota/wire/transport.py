@@ -47,7 +47,7 @@ class IncomingFrame:
     """The hotkey that claims to have sent it."""
     data: bytes = field(repr=False)
     pushed: bool = False
-    """Whether its sender pushed it over a link. Its notice is then made of its bytes, and no event names it."""
+    """Whether its sender pushed it over a link: no event names it, and its notice is made of its bytes."""
     settle: Settle = field(default=lambda reason: None, repr=False, compare=False)
     """Called once by the miner. The transport of a pushed frame acknowledges it then, or says why not."""
 
@@ -74,7 +74,7 @@ class Transport(Protocol):
         """
 
     async def store(self, frame: OutgoingFrame) -> FrameNotice:
-        """Put a frame into the object store, whatever else would be possible. Returns and raises as `send`."""
+        """Put a frame into the object store, whatever else is possible. Returns and raises as `send`."""
 
     async def fetch(self, notice: FrameNotice, sender: str) -> None:
         """Fetch a frame that `sender` has announced into `incoming`; returns when it is there.

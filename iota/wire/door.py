@@ -101,7 +101,7 @@ class FrameDoor:
                 raise DoorRefused(Refusal.MALFORMED, why)
         finally:
             self.give_up(head)
-        signature = self._sign(signing_bytes(KEPT_DOMAIN, kept_statement(self._spec.id, digest)))
+        signature = self._sign(signing_bytes(KEPT_DOMAIN, kept_statement(self._spec.id, header.name, digest)))
         self._kept[header.name] = (head, signature)
         return signature
 

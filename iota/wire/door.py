@@ -115,7 +115,8 @@ class FrameDoor:
             self._answers.discard(answer)
         if why is not None:
             raise DoorRefused(Refusal.MALFORMED, why)
-        signature = self._sign(signing_bytes(KEPT_DOMAIN, kept_statement(self._spec.id, digest)))
+        statement = kept_statement(self._spec.id, header.name, digest)
+        signature = self._sign(signing_bytes(KEPT_DOMAIN, statement))
         self._kept[header.name] = (head, signature)
         return signature
 

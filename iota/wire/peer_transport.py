@@ -170,7 +170,8 @@ class PeerTransport:
                 signature = await link.push(frame, contact)
         except TimeoutError:
             raise TransportError(f"no acknowledgement within {within_s:.3g} s") from None
-        statement = signing_bytes(KEPT_DOMAIN, kept_statement(self.spec.id, frame.notice.digest))
+        said = kept_statement(self.spec.id, frame.notice.name, frame.notice.digest)
+        statement = signing_bytes(KEPT_DOMAIN, said)
         if not self.verify(statement, signature, contact.hotkey):
             raise TransportError("its acknowledgement is not signed by it")
         kept = FrameKept(receiver=contact.hotkey, signature=signature.hex())

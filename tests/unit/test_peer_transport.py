@@ -36,7 +36,9 @@ async def test_a_frame_goes_to_its_receiver_which_signs_for_it() -> None:
         assert not shelf
         assert notice.kept is not None
         assert notice.kept.receiver == bob.hotkey.ss58
-        statement = signing_bytes(KEPT_DOMAIN, kept_statement(SPEC.id, frame.notice.name, frame.notice.digest))
+        statement = signing_bytes(
+            KEPT_DOMAIN, kept_statement(SPEC.id, frame.notice.name, frame.notice.digest)
+        )
         assert verify(statement, bytes.fromhex(notice.kept.signature), bob.hotkey.ss58)
 
 

@@ -1,4 +1,4 @@
-"""Sends and fetches frames, with retries while the core wants them, and checks and keeps those that arrive."""
+"""Sends and fetches frames, with retries while the core wants them, and keeps those that arrive."""
 
 from __future__ import annotations
 
@@ -93,8 +93,7 @@ class FrameMover:
             frame = await asyncio.to_thread(self.kept.check, arrived)
         except FrameError as error:
             arrived.settle(str(error))
-            lost = _lost(notice.name, error)
-            return None if arrived.pushed else lost  # who pushes something else has delivered nothing
+            return None if arrived.pushed else _lost(notice.name, error)  # nobody has announced a pushed one
         if arrived.pushed:
             expected = self.core.expects(frame.header)
             if expected is not Expectation.EXPECTED:

@@ -1,7 +1,7 @@
 """Frames on a miner's disk: the received ones as they arrived, and those that it has sent. Everything blocks.
 
-The first frame of a name stands, also after a restart: a receipt may name it already. Only one that was denied,
-or that this disk has damaged, is replaced.
+The first frame of a name stands, also after a restart: a receipt may name it already. Only one that was
+denied, or that this disk has damaged, is replaced.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class KeptFrames:
         return found
 
     def keep(self, frame: CheckedFrame, digest: str) -> OpInput:
-        """Write a checked frame as it is, unless another one of its name and sender stands, which is returned.
+        """Write a checked frame as it is, unless one of its name and sender stands, which is returned.
 
         Raises OSError: the disk is full.
         """

@@ -14,7 +14,7 @@ class Expectation(StrEnum):
     EXPECTED = "expected"
     """It is from the neighbour (hotkey and attempt) that the share or a re-route names, and is still needed."""
     EARLY = "early"
-    """Its plan, or the re-route that names its attempt, has not been heard yet: it may come."""
+    """Its plan, or the re-route that names its attempt, is not heard yet: it may come."""
     OVER = "over"
     """Nothing here needs it any more, or it is here already.
 

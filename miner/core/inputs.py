@@ -196,7 +196,7 @@ class InputBook:
     def lost(self, step: int) -> list[Effect]:
         """What to do where a closed step counts a microbatch whose input this disk has lost.
 
-        Only a replica that has started again runs ops of closed steps, and nobody sends it their frames again.
+        Only a replica that has started again runs ops of closed steps: nobody sends their frames again.
         """
         if not self.resumed:
             return []

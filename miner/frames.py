@@ -12,11 +12,10 @@ from typing import TypeVar
 
 from iota.protocol.frames import FrameName, FrameNotice
 from iota.protocol.messages import MAX_REASON
-from iota.wire.expectation import Expectation
+from iota.wire.expectation import Expectation, Expects
 from iota.wire.frame import FrameError
 from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport, TransportError
 from miner.activity import Activity
-from miner.core.core import ReplicaCore
 from miner.core.effects import FetchFrame, ResendFrame, SendAgain, SendFrame, Sending
 from miner.core.facts import FrameArrived, FrameLost, FrameNotStored, FrameStored, Pushed
 from miner.kept_frames import KeptFrames, OpInput
@@ -29,10 +28,12 @@ T = TypeVar("T")
 
 @dataclass
 class FrameMover:
-    """The core's frame effects over one transport. The core says whether a frame still deserves a try."""
+    """The core's frame effects over one transport."""
 
     transport: Transport
-    core: ReplicaCore
+    wants: Callable[[Sending | FetchFrame], bool]
+    """Whether a frame still deserves a try."""
+    expects: Expects
     kept: KeptFrames
     activity: Activity
     first_pause_s: float = FIRST_PAUSE_S
@@ -95,13 +96,13 @@ class FrameMover:
             arrived.settle(str(error))
             return None if arrived.pushed else _lost(notice.name, error)  # nobody has announced a pushed one
         if arrived.pushed:
-            expected = self.core.expects(frame.header)
+            expected = self.expects(frame.header)
             if expected is not Expectation.EXPECTED:
                 # What it acknowledged already it acknowledges again: the sender may not have heard it.
                 here = expected is Expectation.OVER and await asyncio.to_thread(self.kept.has, frame)
                 arrived.settle(None if here else f"it is {expected}")
                 return None
-        elif not self.core.wants(FetchFrame(notice, arrived.sender)):
+        elif not self.wants(FetchFrame(notice, arrived.sender)):
             return None
         try:
             found = await asyncio.to_thread(self.kept.keep, frame, notice.digest)
@@ -127,7 +128,7 @@ class FrameMover:
             self.activity.transfer_s += time.perf_counter() - started
             return moved
 
-        wanted = partial(self.core.wants, effect)
+        wanted = partial(self.wants, effect)
         return await persist(what, attempt, wanted=wanted, first_pause_s=self.first_pause_s)
 
 

@@ -83,7 +83,9 @@ class Replica:
         self.transport.listen_for(self._core.expects, self._core.earliest_step)
         self._kept = KeptFrames(spec, runner.disk.frame)
         self._bases = BaseKeeper(spec, runner, self.objects, self.device)
-        self._frames = FrameMover(self.transport, self._core, self._kept, self._activity)
+        self._frames = FrameMover(
+            self.transport, self._core.wants, self._core.expects, self._kept, self._activity
+        )
         self._duties = DutyWorker(
             spec,
             stage,

@@ -32,6 +32,8 @@ FRAME_VERSION = 1
 DOMAIN = f"frame/{FRAME_VERSION}"
 
 _PREFIX = struct.Struct("<4sBH")
+PREFIX_BYTES = _PREFIX.size
+"""Bytes of a frame that say how long its head is."""
 
 
 class FrameError(Exception):
@@ -143,31 +145,47 @@ def check_frame(data: bytes, spec: RunSpec) -> CheckedFrame:
 
     The caller must check that this sender was to send this frame.
     """
-    if len(data) < _PREFIX.size:
+    body = head_size(data)
+    if len(data) != body + payload_size(spec):
+        raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")
+    header = read_head(bytes(data[:body]), spec)
+    if blake3(memoryview(data)[body:]).hexdigest() != header.payload:
+        raise FrameError("the payload does not have the digest that its header names")
+    return CheckedFrame(header, bytes(data[body - SIGNATURE_BYTES : body]), data, body)
+
+
+def head_size(data: bytes) -> int:
+    """Bytes of a frame before its payload, by its first `PREFIX_BYTES`. Raises FrameError."""
+    if len(data) < PREFIX_BYTES:
         raise FrameError("shorter than a frame's prefix")
     magic, version, length = _PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise FrameError("not a frame")
     if version != FRAME_VERSION:
         raise FrameError(f"a frame of version {version}, and this build reads version {FRAME_VERSION}")
-    body = _PREFIX.size + length + SIGNATURE_BYTES
-    if len(data) != body + payload_size(spec):
-        raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")
-    text = data[_PREFIX.size : _PREFIX.size + length]
-    signature = data[_PREFIX.size + length : body]
+    return PREFIX_BYTES + int(length) + SIGNATURE_BYTES
+
+
+def read_head(head: bytes, spec: RunSpec) -> FrameHeader:
+    """The header of a frame of this run, from the bytes before its payload.
+
+    Raises FrameError: malformed, of another run, or not signed by the sender that it names.
+    """
+    if len(head) != head_size(head):
+        raise FrameError("not the bytes before a frame's payload")
+    text, signature = head[PREFIX_BYTES:-SIGNATURE_BYTES], head[-SIGNATURE_BYTES:]
     try:
         header = FrameHeader.model_validate_json(text)
     except ValidationError as error:
         raise FrameError(f"malformed header: {counted(error.error_count(), 'error')}") from error
     if header.canonical() != text:
         raise FrameError("the header is not in canonical form")
-    if header.run != spec.id or header.shape != payload_shape(spec) or header.dtype is not spec.boundary.wire:
-        raise FrameError("the header's run, shape or dtype is not this run's")
-    if blake3(memoryview(data)[body:]).hexdigest() != header.payload:
-        raise FrameError("the payload does not have the digest that its header names")
+    form = (header.run, header.shape, header.dtype, header.size)
+    if form != (spec.id, payload_shape(spec), spec.boundary.wire, payload_size(spec)):
+        raise FrameError("the header's run, shape, dtype or size is not this run's")
     if not is_signed(text, signature, header.sender):
         raise FrameError("the header is not signed by its sender")
-    return CheckedFrame(header, signature, data, body)
+    return header
 
 
 def _signed(header: FrameHeader, signature: bytes) -> SignedHeader:

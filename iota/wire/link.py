@@ -52,14 +52,16 @@ class DoorRefused(Exception):
 class Door(Protocol):
     """Where all links of a miner bring the frames that come in. Used from one event loop."""
 
-    async def admit(self, head: bytes, size: int) -> None:
-        """Whether a frame of `size` bytes that begins with `head` may be read; may wait for room.
+    async def admit(self, head: bytes, size: int) -> bytes | None:
+        """Whether a frame of `size` bytes that begins with `head` is to be read; may wait for room.
 
-        `head` is the frame's first bytes up to its payload, at most `MAX_HEAD`. Each admission is followed by
-        `take` or `give_up` with the same head. Raises DoorRefused.
+        `head` is the frame's first bytes up to its payload, at most `MAX_HEAD`. None is followed by one
+        `take` or `give_up` with the same head. Else the frame is here, and this is its acknowledgement.
+
+        Raises DoorRefused.
         """
 
-    async def take(self, head: bytes, data: bytes) -> bytes:
+    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
         """Check and keep an admitted frame; `data` is the whole of it.
 
         Returns the 64-byte acknowledgement, once the frame is on disk. Raises DoorRefused.

@@ -116,7 +116,8 @@ class InputBook:
         known = route.frames.get(name)
         if given != header.sender or (known is not None and known.denied):
             return Expectation.WRONG
-        if name.attempt != neighbour.sends or (known is not None and known.here):
+        here = known is not None and known.here and not known.found
+        if here or name.attempt != neighbour.sends:
             return Expectation.OVER
         mine = route.taken_over or header.receiver == self.schedule.hotkey
         return Expectation.EXPECTED if mine else Expectation.WRONG
@@ -158,7 +159,7 @@ class InputBook:
             if fact.pushed is None:
                 known.fetched, known.denied = True, False
             else:
-                known.digest = fact.pushed.digest
+                known.digest, known.found = fact.pushed.digest, name in route.sought
             if reads:
                 route.inputs[name.direction] = name
             reads = route.inputs.get(name.direction) == name and not known.denied

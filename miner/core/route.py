@@ -53,6 +53,8 @@ class KnownFrame:
 
     digest: str | None = None
     """Of the bytes that were pushed; None if none were."""
+    found: bool = False
+    """Whether it was found on this disk: its sender may not have heard that it is here, and push it again."""
     fetched: bool = False
     """Whether its bytes are those that the store has."""
     announced: FrameReady | None = None

@@ -373,6 +373,16 @@ def test_a_new_process_looks_on_its_disk_for_what_its_plan_names() -> None:
     assert find.frames == tuple(each for pair in both for each in pair)
 
 
+def test_what_a_new_process_finds_may_be_pushed_once_more_to_be_acknowledged_again() -> None:
+    core, name = _planned(resumed=True), activations()
+    push(core, name)
+    assert core.expects(header_of(name)) is EXPECTED
+    core.take(FramesSought((name,)))
+    assert core.expects(header_of(name)) is EXPECTED
+    push(core, name)
+    assert core.expects(header_of(name)) is OVER
+
+
 def test_what_is_announced_while_it_is_looked_for_is_fetched_if_it_is_not_there() -> None:
     core = _planned(resumed=True)
     names = tuple(name for n in range(3) for name in (activations(n), gradient(n)))

@@ -67,12 +67,34 @@ class Frame:
     @property
     def signed_header(self) -> SignedHeader:
         """The header with its signature, which receipts name as their input."""
-        return SignedHeader(header=self.header.canonical().decode(), signature=self.signature.hex())
+        return _signed(self.header, self.signature)
 
     def encoded(self) -> bytes:
         """The bytes that it was decoded from."""
         text = self.header.canonical()
         return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, self.signature, self.payload))
+
+
+@dataclass(frozen=True)
+class CheckedFrame:
+    """A frame as it arrived, whose form, digest and signature hold. Nothing of it is copied."""
+
+    header: FrameHeader
+    signature: bytes
+    data: bytes
+    """All of it."""
+    start: int
+    """First byte of the payload."""
+
+    @property
+    def payload(self) -> memoryview:
+        """The payload, where it lies in `data`."""
+        return memoryview(self.data)[self.start :]
+
+    @property
+    def signed_header(self) -> SignedHeader:
+        """The header with its signature, which receipts name as their input."""
+        return _signed(self.header, self.signature)
 
 
 def leads_nowhere(spec: RunSpec, name: FrameName) -> bool:
@@ -113,6 +135,12 @@ def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = sig
 
 
 def decode_frame(data: bytes, spec: RunSpec) -> Frame:
+    """Parse and check a frame as `check_frame` does, into memory of its own."""
+    found = check_frame(data, spec)
+    return Frame(found.header, found.signature, bytes(found.payload))
+
+
+def check_frame(data: bytes, spec: RunSpec) -> CheckedFrame:
     """Parse a frame and check its size, form, shape, digest and signature. Raises FrameError.
 
     The caller must check that this sender was to send this frame.
@@ -121,10 +149,9 @@ def decode_frame(data: bytes, spec: RunSpec) -> Frame:
     if len(data) != body + payload_size(spec):
         raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")
     header = read_head(bytes(data[:body]), spec)
-    payload = data[body:]
-    if blake3(payload).hexdigest() != header.payload:
+    if blake3(memoryview(data)[body:]).hexdigest() != header.payload:
         raise FrameError("the payload does not have the digest that its header names")
-    return Frame(header, bytes(data[body - SIGNATURE_BYTES : body]), payload)
+    return CheckedFrame(header, bytes(data[body - SIGNATURE_BYTES : body]), data, body)
 
 
 def head_size(data: bytes) -> int:
@@ -159,6 +186,10 @@ def read_head(head: bytes, spec: RunSpec) -> FrameHeader:
     if not is_signed(text, signature, header.sender):
         raise FrameError("the header is not signed by its sender")
     return header
+
+
+def _signed(header: FrameHeader, signature: bytes) -> SignedHeader:
+    return SignedHeader(header=header.canonical().decode(), signature=signature.hex())
 
 
 def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:

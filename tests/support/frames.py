@@ -5,12 +5,20 @@ from __future__ import annotations
 from blake3 import blake3
 
 from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.spec import RunSpec
+from iota.wire.frame import check_frame
 from iota.wire.transport import OutgoingFrame
+from miner.kept_frames import OpInput
 
 
 def frame_name(step: int = 0, microbatch: int = 0, **fields: int | Direction) -> FrameName:
     given = {"epoch": 0, "attempt": 0, "stage": 0, "direction": Direction.FORWARD, **fields}
     return FrameName.model_validate({"step": step, "microbatch": microbatch, **given})
+
+
+def op_input(data: bytes, spec: RunSpec) -> OpInput:
+    """A frame's bytes as its op reads them."""
+    return OpInput.of(check_frame(data, spec), blake3(data).hexdigest())
 
 
 def outgoing(microbatch: int = 0, data: bytes = b"values") -> OutgoingFrame:

@@ -19,9 +19,9 @@ _FROM_STDIN: Final = "-"
 async def start_with_socket(
     module: str, arguments: Sequence[str] = ()
 ) -> tuple[asyncio.subprocess.Process, socket.socket]:
-    """Run `python -m MODULE SOCKET ARGUMENTS...`, in a process group of its own; its errors go to `stderr`, a pipe.
+    """Run `python -m MODULE SOCKET ARGUMENTS...`, in a process group of its own, `stderr` a pipe.
 
-    Returns the process and the parent's end of the socket. The child opens its own by `shared_socket(SOCKET)`.
+    Returns the process and the parent's end of the socket; the child opens its own by `shared_socket(SOCKET)`.
 
     Raises:
         OSError: the process cannot be started.

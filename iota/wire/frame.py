@@ -144,7 +144,10 @@ def decode_frame(data: bytes, spec: RunSpec) -> Frame:
 
 
 def head_size(data: bytes) -> int:
-    """Bytes of a frame before its payload, by its prefix alone. Raises FrameError for what begins as no frame."""
+    """Bytes of a frame before its payload, by its prefix alone.
+
+    Raises FrameError for what begins as no frame.
+    """
     if len(data) < _PREFIX.size:
         raise FrameError("shorter than a frame's prefix")
     magic, version, length = _PREFIX.unpack_from(data)

@@ -39,7 +39,7 @@ class IrohArrivals:
     """Everything that comes, over all lives of the process: what the door is taking survives one's end."""
 
     def __init__(self, door: Door, is_member: Callable[[str], bool]) -> None:
-        """`is_member` says whether a network key (hex) is in the contact of a current member that is known."""
+        """`is_member` says whether a network key (hex) is that of a current member's contact."""
         self._door, self._is_member = door, is_member
         self._arrivals: dict[int, _Arrival] = {}
         """Those of the present life, by its numbers."""
@@ -108,8 +108,7 @@ class IrohArrivals:
             pipe.post(Kind.ANSWER, number, _refusal(refused))
         except _Gone:
             pass
-        except Exception:
-            # The outermost edge of a stranger's frame: what the door did not foresee is one frame's matter.
+        except Exception:  # noqa: BLE001 - the edge of what a stranger's frame can reach: one frame's matter
             _log.exception("a frame that came by iroh could not be taken")
             pipe.post(Kind.DROP, number)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -118,7 +118,7 @@ class _Peer:
         self.changed = asyncio.Event()
 
 
-Serve = Callable[[Live], Awaitable[None]]
+Serve = Callable[[Live], Coroutine[Any, Any, None]]
 IsMember = Callable[[str], Awaitable[bool]]
 Note = Callable[[str, str, str], None]
 """Notes a case, a peer's key or address, and a text, for the miner's log."""

@@ -1,7 +1,7 @@
 """The iroh link: frames over QUIC, through NATs, by a native library that runs in a process of its own.
 
-A process that dies or hangs fails the frames that are under way and is started again with the same key; the miner
-goes on.
+A process that dies or hangs fails the frames that are under way and is started again with the same key; the
+miner goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -63,7 +64,10 @@ class IrohLink:
         self._secret, self._options, self._may_dial = secret, options, may_dial
         self._arrivals = IrohArrivals(door, is_member_key)
         self._child: IrohChild | None = None
-        self._restarts, self._last_end = 0, None
+        self._restarts = 0
+        self._last_end: str | None = None
+        self._bound: tuple[str, ...] = ()
+        """Where the last process listened: the next one tries to be found there too."""
         self._prepared: dict[str, dict[str, Any]] = {}
         self._addresses: list[str] = []
         self._room = asyncio.Semaphore(_MAX_PUSHES)
@@ -87,16 +91,16 @@ class IrohLink:
         Args:
             secret: the network key (`iota.wire.network_key`).
             door: where frames that come are brought.
-            is_member_key: whether a key (hex) stands in the contact of a current member that this miner knows.
-                It is asked when a connection comes, and for each frame.
+            is_member_key: whether a key (hex) stands in the contact of a current member that this miner
+                knows. It is asked when a connection comes, and for each frame.
             may_dial: whether an IP address that a contact names may be dialled.
 
         Raises LinkUnavailable.
         """
         if importlib.util.find_spec("iroh") is None:
             raise LinkUnavailable(
-                "the package iroh is not installed: it has wheels for Linux (x86-64, ARM64; glibc 2.28), macOS"
-                " (ARM64) and Windows (x86-64); frames go by other links"
+                "the package iroh is not installed: it has wheels for Linux (x86-64, ARM64; glibc 2.28),"
+                " macOS (ARM64) and Windows (x86-64); frames go by other links"
             )
         link = cls(secret, door, is_member_key, options or IrohOptions(), may_dial)
         link._running = asyncio.create_task(link._run())
@@ -147,8 +151,8 @@ class IrohLink:
     def prepare(self, peer: Contact) -> None:
         """Keep a connection to a neighbour from now on, dialled ahead; again with each of its contacts.
 
-        Both neighbours do this at once, which is what opens the way through two NATs. It ends ten minutes after
-        the last call.
+        Both neighbours do this at once, which is what opens the way through two NATs. It ends ten minutes
+        after the last call.
         """
         if self.reaches(peer) and (to := self._to(peer)):
             self._prepared.pop(to["key"], None)
@@ -203,8 +207,9 @@ class IrohLink:
 
     async def _one_life(self) -> str:
         """Start a process and serve it until it ends; returns why."""
+        options = replace(self._options, bind=self._bound or self._options.bind)
         try:
-            child = await IrohChild.start(self._secret, self._options, self._arrivals, self._note)
+            child = await IrohChild.start(self._secret, options, self._arrivals, self._note)
         except OSError as error:
             return f"the process cannot be started: {error}"
         self._child = child
@@ -212,9 +217,9 @@ class IrohLink:
         try:
             return await child.run()
         except DidNotStart as error:
+            self._bound = ()
             return str(error)
-        except Exception as error:
-            # The edge of what the process can do to the miner: it is started again, whatever it was.
+        except Exception as error:  # noqa: BLE001 - the edge of what the process can do to the miner
             _log.exception("the iroh process was not understood")
             return type(error).__name__
         finally:
@@ -223,6 +228,8 @@ class IrohLink:
 
     async def _when_ready(self, child: IrohChild) -> None:
         await child.ready.wait()
+        if child.status is not None:
+            self._bound = child.status.bound
         now = time.time()
         self._prepared = {key: each for key, each in self._prepared.items() if each["until"] > now}
         for each in self._prepared.values():

@@ -2,8 +2,8 @@
 
     python -m iota.wire.iroh_process SOCKET
 
-The miner starts it (`iota.wire.iroh_child`), and it ends when the miner's end of the socket is closed, even by the
-miner's death. It knows no frame's meaning: it passes heads and bytes on, and answers as it is told.
+The miner starts it (`iota.wire.iroh_child`), and it ends when the miner's end of the socket is closed, even by
+the miner's death. It knows no frame's meaning: it passes heads and bytes on, and answers as it is told.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import iroh
@@ -42,6 +43,8 @@ class IrohProcess:
         self._arrivals: dict[int, Arrival] = {}
         self._asked: dict[int, asyncio.Future[bool]] = {}
         self._numbers = 0
+        self._chunk = memoryview(b"")
+        """The body of the DATA that is being read."""
         self._connections = Connections(
             endpoint, options, tasks, serve=self._serve, is_member=self._is_member, note=self._note
         )
@@ -57,9 +60,8 @@ class IrohProcess:
     def _place(self, kind: Kind, number: int, length: int) -> memoryview | None:
         if kind is not Kind.DATA or number not in self._pushes:
             return None
-        chunk = memoryview(bytearray(length))
-        self._pushes[number][0].put(chunk)
-        return chunk
+        self._chunk = memoryview(bytearray(length))
+        return self._chunk
 
     def _obey(self, message: Message) -> None:
         match message.kind:
@@ -69,7 +71,9 @@ class IrohProcess:
                 outgoing, said = Outgoing(), message.json()
                 task = self._tasks.start(self._push(message.number, said, outgoing))
                 self._pushes[message.number] = outgoing, task
-                task.add_done_callback(lambda _, number=message.number: self._pushes.pop(number))
+                task.add_done_callback(partial(self._forget_push, message.number))
+            case Kind.DATA if message.number in self._pushes:
+                self._pushes[message.number][0].put(self._chunk)
             case Kind.CANCEL if message.number in self._pushes:
                 self._pushes[message.number][1].cancel()
             case Kind.PREPARE:
@@ -112,6 +116,9 @@ class IrohProcess:
         if why:
             self._pipe.post_json(Kind.BROKEN, number, {"unreachable": unreachable, "why": why[:200]})
 
+    def _forget_push(self, number: int, _task: asyncio.Task[None]) -> None:
+        del self._pushes[number]
+
     async def _serve(self, live: Live) -> None:
         while True:
             try:
@@ -142,7 +149,8 @@ class IrohProcess:
 
     async def _is_member(self, key: str) -> bool:
         number = self._number()
-        asked = self._asked[number] = asyncio.get_running_loop().create_future()
+        asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._asked[number] = asked
         self._pipe.post(Kind.KEY, number, bytes.fromhex(key))
         try:
             return await asked
@@ -195,7 +203,7 @@ async def _bind(options: IrohOptions, secret: bytes) -> iroh.Endpoint:
 
 
 async def _bound(options: IrohOptions, secret: bytes, addresses: tuple[str, ...]) -> iroh.Endpoint:
-    builder = iroh.EndpointBuilder()
+    builder = iroh.EndpointBuilder()  # type: ignore[no-untyped-call]
     builder.apply_minimal()
     relays = iroh.RelayMode.custom_from_urls(list(options.relays))
     builder.relay_mode(relays if options.relays else iroh.RelayMode.disabled())
@@ -242,7 +250,7 @@ def main() -> None:
         asyncio.run(_serve(Pipe(shared_socket(sys.argv[1]))))
     except PipeError:
         pass
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the process's edge, since it is left without a clean-up
         sys.excepthook(*sys.exc_info())
         status = 1
     sys.stderr.flush()

@@ -27,7 +27,7 @@ class EndpointStatus(Frozen):
     bound: tuple[str, ...]
     """UDP addresses that it listens at."""
     addresses: tuple[str, ...]
-    """Addresses at which it may be reached: of this machine's interfaces, given by the operator, or seen by a relay."""
+    """Where it may be reached: at this machine's interfaces, as the operator says, or as a relay sees it."""
     relay: str | None
     """The relay that it is connected to."""
     peers: tuple[PeerPath, ...]

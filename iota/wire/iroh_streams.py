@@ -13,7 +13,7 @@ import asyncio
 import struct
 from collections import deque
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import iroh
 
@@ -97,7 +97,7 @@ async def send_frame(
             left = size
             while left:
                 chunk = await outgoing.next()
-                await sender.write_all(chunk)
+                await sender.write_all(chunk)  # type: ignore[arg-type]  # any buffer will do
                 left -= len(chunk)
                 pipe.post(Kind.WRITTEN, number, len(chunk).to_bytes(4, "little"))
             await sender.finish()
@@ -173,8 +173,9 @@ async def receive_frame(
 async def _admitted(arrival: Arrival, receiver: iroh.RecvStream) -> bool:
     """Whether the miner admits the frame. Raises IrohError where the sender goes away before."""
     reset = asyncio.ensure_future(receiver.received_reset())
+    either: set[asyncio.Future[Any]] = {reset, arrival.admitted}
     try:
-        await asyncio.wait({reset, arrival.admitted}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not arrival.admitted.done() and reset.result() is not None:
             raise StreamFailed("")
         return await arrival.admitted

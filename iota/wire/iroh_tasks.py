@@ -1,4 +1,4 @@
-"""The tasks of the iroh process. One that fails unexpectedly ends the process, which the miner starts again."""
+"""The tasks of the iroh process. One that fails unexpectedly ends it, and the miner starts it again."""
 
 from __future__ import annotations
 

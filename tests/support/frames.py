@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import struct
+
 from blake3 import blake3
 
+from iota.identity.signatures import SIGNATURE_BYTES
 from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.wire.frame import FRAME_VERSION, MAGIC
 from iota.wire.transport import OutgoingFrame
 
 
 def frame_name(step: int = 0, microbatch: int = 0, **fields: int | Direction) -> FrameName:
     given = {"epoch": 0, "attempt": 0, "stage": 0, "direction": Direction.FORWARD, **fields}
     return FrameName.model_validate({"step": step, "microbatch": microbatch, **given})
+
+
+def pushed(microbatch: int = 0, payload: bytes = b"values", sender: bytes = b"") -> OutgoingFrame:
+    """A frame with a head as frames have, that says nothing but its name (and `sender`), unsigned."""
+    text = frame_name(microbatch=microbatch).model_dump_json().encode() + sender
+    data = struct.pack("<4sBH", MAGIC, FRAME_VERSION, len(text)) + text + bytes(SIGNATURE_BYTES) + payload
+    return outgoing(microbatch, data)
 
 
 def outgoing(microbatch: int = 0, data: bytes = b"values") -> OutgoingFrame:

@@ -29,12 +29,18 @@ PROGRAM: Final = "iota.wire.iroh_process"
 _PING_S: Final = 1.0
 _EXIT_S: Final = 3.0
 """For the process to end by itself once its socket is closed."""
+_END_S: Final = 1.0
+"""For a process that has closed its socket by itself to end."""
 _LAST_ERRORS_S: Final = 0.5
 _ERROR_LINES: Final = 20
 """Last lines of the process's errors that are kept for the log."""
 _WRITTEN: Final = struct.Struct("<I")
 
 _log = logging.getLogger(__name__)
+
+
+class _Hung(PipeError):
+    """It is alive and does nothing."""
 
 
 class DidNotStart(Exception):
@@ -111,7 +117,7 @@ class IrohChild:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             error = next(task.exception() for task in tasks if task.done())
-            why, grace = str(error), 0.0
+            why, grace = str(error), 0.0 if isinstance(error, _Hung) else _END_S
             if not isinstance(error, PipeError):
                 assert error is not None
                 raise error
@@ -210,7 +216,7 @@ class IrohChild:
             await asyncio.sleep(pause)
             silent = silent + pause if self._heard == heard else 0.0
             heard = self._heard
-        raise PipeError(f"it hangs: no sign of life for {self._options.hang_s:g} s")
+        raise _Hung(f"it hangs: no sign of life for {self._options.hang_s:g} s")
 
     async def _collect_errors(self) -> None:
         assert self._process.stderr is not None
@@ -220,14 +226,18 @@ class IrohChild:
     async def _end_process(self, errors: asyncio.Future[None], grace_s: float) -> None:
         """Wait `grace_s` for it to end by itself, having told its peers; kill it if it does not."""
         try:
-            async with asyncio.timeout(grace_s):
-                await self._process.wait()
+            await asyncio.wait_for(self._process.wait(), grace_s)
         except TimeoutError:
             pass
         finally:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-        await self._process.wait()
+            if self._process.returncode is None:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+            await self._process.wait()
+            await self._last_errors(errors)
+
+    @staticmethod
+    async def _last_errors(errors: asyncio.Future[None]) -> None:
         await asyncio.wait({errors}, timeout=_LAST_ERRORS_S)
         errors.cancel()
         await asyncio.gather(errors, return_exceptions=True)

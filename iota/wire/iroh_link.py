@@ -51,7 +51,7 @@ def anywhere(_host: str) -> bool:
 class IrohLink:
     """A `Link`. `open` makes one."""
 
-    kind: Final = LinkKind.IROH
+    kind = LinkKind.IROH
 
     def __init__(
         self,

@@ -46,3 +46,5 @@ class IrohOptions:
     """A process that shows no sign of life for so long hangs."""
     start_s: float = 30.0
     """Until a started process is ready."""
+    block_copies: bool = True
+    """False: the package's buffers as shipped (`iota.wire.iroh_buffers`), for benchmarks."""

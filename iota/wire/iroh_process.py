@@ -2,8 +2,8 @@
 
     python -m iota.wire.iroh_process SOCKET
 
-The miner starts it (`iota.wire.iroh_child`), and it ends when the miner's end of the socket is closed, even by
-the miner's death. It knows no frame's meaning: it passes heads and bytes on, and answers as it is told.
+The miner starts it (`iota.wire.iroh_child`), and it ends when the miner's end of the socket is closed, as the
+miner's death does too. It knows no frame's meaning: it passes heads and bytes on, and answers as it is told.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ async def _serve(pipe: Pipe) -> None:
     except iroh.IrohError as error:
         await pipe.send(Kind.FAILED_TO_START, 0, error.message().encode()[:1000])
         return
-    if not iroh_buffers.apply(iroh_ffi):
+    if options.block_copies and not iroh_buffers.apply(iroh_ffi):
         text = "this version of the iroh package is not known: frames move at a few MB/s by it"
         pipe.post_json(Kind.NOTE, 0, {"case": "slow-buffers", "key": "", "text": text})
     running = tasks.start(IrohProcess(pipe, endpoint, options, tasks).run())

@@ -160,8 +160,8 @@ async def receive_frame(
         if text := str(error):
             note("garbage", live.key, text)
         await _abandon(sender, receiver)
-    except iroh.IrohError:
-        pass  # it gave the frame up, or went away
+    except iroh.IrohError:  # it gave the frame up, or went away
+        await _abandon(sender, receiver)
     except asyncio.CancelledError:
         await _abandon(sender, receiver)
         raise

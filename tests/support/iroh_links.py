@@ -55,7 +55,7 @@ class IrohEnd:
     async def until(self, condition: Callable[[], bool], within_s: float = 20.0) -> None:
         """Wait for a condition that no event tells of."""
         async with asyncio.timeout(within_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - of other processes
                 await asyncio.sleep(0.02)
 
 

@@ -192,6 +192,19 @@ def _signed(header: FrameHeader, signature: bytes) -> SignedHeader:
     return SignedHeader(header=header.canonical().decode(), signature=signature.hex())
 
 
+def head_size(data: bytes) -> int:
+    """Bytes of a frame before its payload, by its prefix alone.
+
+    Raises FrameError for what begins as no frame.
+    """
+    if len(data) < _PREFIX.size:
+        raise FrameError("shorter than a frame's prefix")
+    magic, version, length = _PREFIX.unpack_from(data)
+    if magic != MAGIC or version != FRAME_VERSION:
+        raise FrameError("not a frame of this version")
+    return _PREFIX.size + int(length) + SIGNATURE_BYTES
+
+
 def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
     """The frames that lie one after another in `data`, each checked as by `decode_frame`.
 

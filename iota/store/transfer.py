@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Self, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 
@@ -34,6 +35,7 @@ MAX_TRIES = 4
 MAX_CONNECTIONS = 64
 _BACKOFF = Backoff(first_s=0.1, jitter=(1.0, 2.0))  # jitter of at least 1 respects a Retry-After
 _CHUNK = 1 << 18
+_SIGNED_FIELDS = "X-Amz-SignedHeaders"
 _PROBLEM_BYTES = 2048
 """Bytes of an error's body that go into the message."""
 
@@ -74,6 +76,7 @@ class ObjectClient:
     async def put(self, url: str, data: Data, deadline_s: float) -> bool:
         """Create the object within `deadline_s`. False if it existed, with these or other bytes.
 
+        `If-None-Match` is sent unless the URL is an S3's that does not sign it: some services refuse it.
         An earlier try whose answer was lost may have created it, so the caller must compare its bytes.
 
         Raises:
@@ -81,7 +84,7 @@ class ObjectClient:
         """
         view = memoryview(data).cast("B")
         headers = {
-            "If-None-Match": "*",
+            **({"If-None-Match": "*"} if _is_conditional(url) else {}),
             "Content-Length": str(view.nbytes),
             "Content-Type": "application/octet-stream",
         }
@@ -187,6 +190,11 @@ class ObjectClient:
             raise StoreError(f"{method} {_without_query(url)}: {error}") from error
         except NoAnswer as error:
             raise _Retry(str(error)) from error
+
+
+def _is_conditional(url: str) -> bool:
+    signed = parse_qs(urlsplit(url).query).get(_SIGNED_FIELDS)
+    return signed is None or "if-none-match" in signed[0].split(";")
 
 
 async def _headers_alone(response: aiohttp.ClientResponse) -> None:

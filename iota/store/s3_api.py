@@ -185,7 +185,10 @@ def _typed(what: str, error: Any) -> StoreError:
     if status == 412:
         return ObjectExists(text)
     if status in (401, 403):
-        return UrlRefused(f"{text}; check the S3 credentials and the bucket's policy")
+        return UrlRefused(
+            f"{text}; check the S3 credentials and the bucket's policy: s3:GetObject, s3:PutObject,"
+            " s3:DeleteObject and s3:ListBucket are needed"
+        )
     if status == 429 or (status >= 500 and status != 501):
         return StoreUnavailable(text)
     return StoreError(text)

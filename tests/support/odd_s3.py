@@ -38,8 +38,8 @@ _AUTHORIZATION = re.compile(
 class Oddities:
     """What a service lacks or asks for. The defaults are those of OpenStack Swift."""
 
-    conditions: bool = False
-    """Whether If-None-Match is taken; if not, it is answered with 501."""
+    conditions: bool | None = False
+    """Whether If-None-Match is taken; if not, it is answered with 501. None: it is ignored."""
     needs_md5: bool = True
     """Whether a batch deletion is refused without Content-MD5."""
     batches: bool = True
@@ -47,6 +47,8 @@ class Oddities:
     max_expiry_s: int = 7 * 24 * 3600
     lists: bool = True
     """Whether the credentials may list: if not, what is absent is forbidden."""
+    writes: bool = True
+    """Whether the credentials may write."""
     copies: bool = True
     multipart: bool = True
     skew_s: float = 0.0
@@ -185,6 +187,8 @@ class OddS3:
         match request.method:
             case "PUT" if "X-Amz-Copy-Source" in request.headers:
                 return self._copy(request, key)
+            case "PUT" if not self.odd.writes:
+                raise Refusal(403, "AccessDenied")
             case "PUT":
                 self._check_condition(request, key)
                 self.objects[key] = body
@@ -197,7 +201,7 @@ class OddS3:
         return _read(request, self.objects[key])
 
     def _check_condition(self, request: web.Request, key: str) -> None:
-        if "If-None-Match" not in request.headers:
+        if "If-None-Match" not in request.headers or self.odd.conditions is None:
             return
         if not self.odd.conditions:
             raise Refusal(501, "NotImplemented")

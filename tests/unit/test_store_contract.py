@@ -205,6 +205,19 @@ async def test_a_presigned_get_reads_whole_objects_and_ranges(
     assert await client.get(url, len(data), 20, (len(data) - 5, len(data) + 5)) == data[-5:]
 
 
+async def test_a_large_object_is_read_in_ranges(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iota.store.ranges.RANGE", 1000)
+    monkeypatch.setattr("iota.store.transfer.LARGE", 1000)
+    data = bytes(range(256)) * 40
+    for key, size in (("f/0", 0), ("f/1", 1000), ("f/2", len(data))):
+        await store.put(key, data[:size])
+        assert await store.get(key) == data[:size]
+    with pytest.raises(ObjectTooLarge):
+        await store.get("f/2", len(data) - 1)
+    with pytest.raises(ObjectMissing):
+        await store.get("f/3", len(data))
+
+
 async def test_a_presigned_get_of_nothing_is_missing(store: ObjectStore, client: ObjectClient) -> None:
     with pytest.raises((ObjectMissing, UrlRefused)):
         await client.get(store.presign_get("f/none", 60), 10, 20)

@@ -121,7 +121,7 @@ def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, recei
 def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> int:
     """Exact size of a whole frame. It is known beforehand, since all digests have the same length."""
     header = make_header(spec, name, "0" * 64, sender, receiver).canonical()
-    return _PREFIX.size + len(header) + SIGNATURE_BYTES + payload_size(spec)
+    return PREFIX_BYTES + len(header) + SIGNATURE_BYTES + payload_size(spec)
 
 
 def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
@@ -192,19 +192,6 @@ def _signed(header: FrameHeader, signature: bytes) -> SignedHeader:
     return SignedHeader(header=header.canonical().decode(), signature=signature.hex())
 
 
-def head_size(data: bytes) -> int:
-    """Bytes of a frame before its payload, by its prefix alone.
-
-    Raises FrameError for what begins as no frame.
-    """
-    if len(data) < _PREFIX.size:
-        raise FrameError("shorter than a frame's prefix")
-    magic, version, length = _PREFIX.unpack_from(data)
-    if magic != MAGIC or version != FRAME_VERSION:
-        raise FrameError("not a frame of this version")
-    return _PREFIX.size + int(length) + SIGNATURE_BYTES
-
-
 def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
     """The frames that lie one after another in `data`, each checked as by `decode_frame`.
 
@@ -212,9 +199,6 @@ def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
     """
     start = 0
     while start < len(data):
-        if len(data) < start + _PREFIX.size:
-            raise FrameError("shorter than a frame's prefix")
-        _, _, length = _PREFIX.unpack_from(data, start)
-        end = start + _PREFIX.size + length + SIGNATURE_BYTES + payload_size(spec)
+        end = start + head_size(data[start : start + PREFIX_BYTES]) + payload_size(spec)
         yield decode_frame(data[start:end], spec)
         start = end

@@ -112,20 +112,18 @@ async def _read_head(request: web.Request, size: int) -> tuple[bytes, bytes]:
         raise DoorRefused(Refusal.MALFORMED, str(error)) from error
 
 
-async def _read_payload(request: web.Request, head: bytes, rest: bytes, size: int) -> bytearray:
+async def _read_payload(request: web.Request, head: bytes, rest: bytes, size: int) -> bytes:
     """The whole frame, whose head and first bytes are read."""
-    data = bytearray(size)
-    at = len(head) + len(rest)
-    data[:at] = head + rest
+    parts = [head, rest]
+    left = size - len(head) - len(rest)
     try:
         async with asyncio.timeout(HEAD_S + size / LEAST_RATE):
-            while at < size:
-                chunk = await _more(request)
-                data[at : at + len(chunk)] = chunk
-                at += len(chunk)
+            while left > 0:
+                parts.append(await _more(request))
+                left -= len(parts[-1])
     except TimeoutError:
         raise DoorRefused(Refusal.LATER, f"it came at less than {LEAST_RATE >> 10} KiB/s") from None
-    return data
+    return b"".join(parts)
 
 
 async def _more(request: web.Request) -> bytes:

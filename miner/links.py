@@ -51,7 +51,8 @@ class MinerLinks:
     chooser: Chooser = field(default_factory=Chooser)
 
     def transport(self, by_store: Transport) -> Transport:
-        """The transport of one life, which falls back on `by_store`."""
+        """The transport of one life, which has joined. It falls back on `by_store`."""
+        self.book.joined()
         return PeerTransport(
             self.spec, self.hotkey.sign, by_store, self.links, self.book, self.doorway, self.chooser
         )

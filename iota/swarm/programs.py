@@ -78,7 +78,16 @@ class Programs:
     def miners(self, count: int) -> list[Program]:
         """One miner for each replica of each stage."""
         return [
-            self._node(name, "miner.cli:main", "--device", self.device, "--listen", f"{HOST}:0")
+            self._node(
+                name,
+                "miner.cli:main",
+                "--device",
+                self.device,
+                "--listen",
+                f"{HOST}:0",
+                "--transport",
+                "direct",
+            )
             for name in miner_names(count)
         ]
 

@@ -1,5 +1,6 @@
 """Takes frames that peers push over HTTP/1.1: a frame is the body of one request.
 
+    GET /v1/hello          204, for a peer to measure the round trip
     POST /v1/frames        Content-Length: the frame's bytes
     200                    64 bytes: the receiver's acknowledgement
     400, 409 or 503        {"why": ..., "detail": ...}: a refusal of the door
@@ -24,6 +25,7 @@ from iota.wire.frame import PREFIX_BYTES, FrameError, head_size
 from iota.wire.link import MAX_HEAD, Door, DoorRefused, Refusal
 
 PATH: Final = "/v1/frames"
+HELLO: Final = "/v1/hello"
 HEAD_S: Final = 10.0
 """Time for a frame's head to arrive after the request's headers."""
 LEAST_RATE: Final = 16 << 10
@@ -56,8 +58,12 @@ async def serve_frames(
     async def take(request: web.Request) -> web.Response:
         return web.Response(body=await _take(request, door, max_payload))
 
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(status=204)
+
     app = web.Application(middlewares=[_with_refusals])
     app.router.add_post(PATH, take)
+    app.router.add_get(HELLO, hello)
     async with listening(app, host, port, _LIMITS, tls) as url:
         yield int(url.rpartition(":")[2])
 

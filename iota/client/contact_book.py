@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from cachetools import LRUCache
@@ -29,7 +29,7 @@ class Contacts(Protocol):
     """The call of the orchestrator (`OrchestratorClient.contacts`)."""
 
     async def __call__(
-        self, contact: SignedContact | None, wanted: Iterable[str]
+        self, contact: SignedContact | None, wanted: Sequence[str]
     ) -> tuple[SignedContact, ...]: ...
 
 

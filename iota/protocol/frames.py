@@ -83,8 +83,8 @@ class FrameNotice(Frozen):
 def kept_statement(run: str, name: FrameName, digest: str) -> bytes:
     """What a receiver signs of a frame whose bytes have this BLAKE3 (hex).
 
-    The name is there since the orchestrator, which has not the frame, could not tell of which one a digest is:
-    a sender would claim one frame with the acknowledgement of another.
+    The name is there since the orchestrator, which has not the frame, could not tell of which one a digest
+    is: a sender would claim one frame with the acknowledgement of another.
     """
     return f"{run}\n{name}\n{digest}".encode()
 

@@ -120,7 +120,7 @@ def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, recei
 def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> int:
     """Exact size of a whole frame. It is known beforehand, since all digests have the same length."""
     header = make_header(spec, name, "0" * 64, sender, receiver).canonical()
-    return _PREFIX.size + len(header) + SIGNATURE_BYTES + payload_size(spec)
+    return PREFIX_BYTES + len(header) + SIGNATURE_BYTES + payload_size(spec)
 
 
 def encode_frame(header: FrameHeader, payload: bytes | memoryview, sign: Callable[[bytes], bytes]) -> bytes:
@@ -206,9 +206,6 @@ def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
     """
     start = 0
     while start < len(data):
-        if len(data) < start + _PREFIX.size:
-            raise FrameError("shorter than a frame's prefix")
-        _, _, length = _PREFIX.unpack_from(data, start)
-        end = start + _PREFIX.size + length + SIGNATURE_BYTES + payload_size(spec)
+        end = start + head_size(data[start : start + PREFIX_BYTES]) + payload_size(spec)
         yield decode_frame(data[start:end], spec)
         start = end

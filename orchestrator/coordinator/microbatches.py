@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iota.protocol.events import StepClose
+from iota.protocol.events import Drop, StepClose
 from iota.protocol.frames import Direction, FrameName
 from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
@@ -227,6 +227,20 @@ def count(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member,
     member.worked = run.epoch
     if not mb.uncounted:
         end_microbatch(run, step, mb, Ending.SETTLED)
+        _excuse(run, step, mb)
+
+
+def _excuse(run: RunState, step: PlannedStep, mb: MicrobatchState) -> None:
+    """Tell the replicas whose attempt does not count that a settled microbatch needs nothing more of them.
+
+    Such an attempt was to send the frame of one that counts, whose receiver had it already: the notice of a
+    frame that was pushed comes after it. Backwards run in order, so that it would wait for its gradient for
+    ever.
+    """
+    for stage, place in enumerate(mb.places):
+        given = step.given.find((mb.index, stage), place.attempt)
+        if place.attempt and (given is None or not given.marks & Mark.BACKWARD):
+            run.send(place.miner, Drop(epoch=run.epoch, step=step.number, microbatch=mb.index))
 
 
 def backward_input(run: RunState, member: Member) -> Direction:

@@ -110,7 +110,10 @@ class StoreFrame(Frozen):
 
 
 class Drop(Frozen):
-    """The microbatch has ended without settling; replicas that have not run its backward must not run it."""
+    """Nothing more of the microbatch is wanted: replicas that have not run its backward must not run it.
+
+    It has ended without settling; or it has settled by an earlier attempt than the receiver's.
+    """
 
     kind: Literal[EventKind.DROP] = EventKind.DROP
     epoch: Small

@@ -53,8 +53,8 @@ class Contacts:
     async def contacts(self, call: Call) -> bytes:
         """POST /v1/contacts: a ContactsReply.
 
-        Raises Problem: NOT_JOINED for who is no member or has left; FORBIDDEN for another's contact;
-            BAD_SIGNATURE; REFUSED for a contact that nobody could use.
+        Raises Problem: NOT_JOINED for who is no member or has left; FORBIDDEN for another's contact; REFUSED
+            for one that nobody could use, since it is not signed, of another run, or not valid now.
         """
         self._check_present(call.hotkey)
         request = parse(ContactsRequest, call.body)
@@ -76,8 +76,7 @@ class Contacts:
         if known is not None and known.expires > now and known.version >= contact.version:
             return
         if fault := contact_fault(signed, self._coordinator.spec.id, now, self._verify):
-            forged = ProblemType.BAD_SIGNATURE if "signed" in fault else ProblemType.REFUSED
-            raise Problem(forged, f"the contact {fault}")
+            raise Problem(ProblemType.REFUSED, f"the contact {fault}")
         self._known[hotkey] = _Known(contact.version, contact.expires, signed.model_dump_json().encode())
         self._sweep(now)
 

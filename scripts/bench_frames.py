@@ -333,7 +333,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     count = 5 if given.smoke else given.microbatches
     options = {"model": "tiny" if given.smoke else given.model, "ratio": given.ratio}
-    chosen = SwarmOptions.of(**{name: value for name, value in options.items() if value is not None})
+    given_options = {name: value for name, value in options.items() if value is not None}
+    chosen = SwarmOptions.of(**given_options, microbatches=WARMUP + count)  # none is held out
     spec = chosen.spec("0" * 64, 1)
     with tempfile.TemporaryDirectory() as folder:
         found = report(asyncio.run(measure(spec, count, Path(folder))), count)

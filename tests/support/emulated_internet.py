@@ -6,10 +6,14 @@
         miner = await internet.host("miner", behind=home, up=Shape(20 * PER_MBPS, delay_s=0.02))
         process = miner.popen(["curl", f"http://{server.address}:8000/"])
 
-Programs in a host see `lo` and one device, and through it the other hosts, whose real kernels' TCP and UDP go
-packet by packet through one router process (`tests/support/internet/`). All of a host's packets share its line.
-Everything ends with the context, and where this process is killed: with it end the router and the programs, and
-with these the namespaces. The machine's own network is not touched. IPv4 alone. Linux, as root (`MISSING`).
+Programs in a host see `lo` and one device, and through it the other hosts: the kernel's TCP and UDP, whose
+packets one router process moves (`tests/support/internet/`). All packets of a host share its line. Everything
+ends with the context, and when this process is killed: the router and the programs end with it, and the
+namespaces with these. The machine's own network is not touched. IPv4 alone. Linux, as root (`MISSING`).
+
+Its cost, measured on 2 cores of a virtual machine, one TCP connection of segments of 1500 bytes, with the
+receiving kernel's work: 0.13 of a core at 100 Mbps and 20 ms one way, 0.12 at 160 Mbps (20 MB/s), 0.13 at 500
+Mbps; without shapes up to 0.6 GB/s, with 0.3 of a core.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import Any, Self
 
 from iota.system.processes import exit_with_parent, kill_group
@@ -70,7 +74,7 @@ class NatBox:
         )
 
     async def forget(self) -> None:
-        """Lose all flows, as a restarted router does: what was open can go on outward alone, as something new."""
+        """Lose all flows, as a restarted router does."""
         await self.internet.order("forget", box=self.number)
 
 
@@ -99,7 +103,7 @@ class Host:
         return ["nsenter", f"--net={self.namespace}", "--", *argv]
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a program in this host; it is killed with its group at the internet's end, and with this process.
+        """Start a program in this host. It is killed at the internet's end, and with this process.
 
         From the main thread. `options` as `subprocess.Popen` has them.
         """
@@ -155,7 +159,7 @@ class Host:
 
 
 class EmulatedInternet:
-    """`seed` is that of losses, jitter and ports; `congestion` is TCP's; `mtu` is that of hosts by default."""
+    """`seed` of losses, jitter and ports; `congestion` control of TCP; `mtu` of hosts, by default."""
 
     def __init__(self, *, seed: int = 0, mtu: int = ETHERNET, congestion: str = CONGESTION) -> None:
         self._seed, self._mtu, self._congestion = seed, mtu, congestion
@@ -202,7 +206,7 @@ class EmulatedInternet:
         down: Shape | None = None,
         mtu: int | None = None,
     ) -> Host:
-        """A host, with a box of its own unless it is `behind` one that is there. Without shapes it is fast."""
+        """A host, `behind` a box that is there or a new one of its own. Without shapes it is fast."""
         box = behind if isinstance(behind, NatBox) else await self.nat(behind)
         address = box.address
         if box.kind not in (Nat.NONE, Nat.FIREWALL):

@@ -1,6 +1,6 @@
-"""Network namespaces without names, each with one TUN device. They vanish with the last process that uses them.
+"""Network namespaces without names, each with one TUN device. Linux, as root alone.
 
-Linux, as root alone.
+They vanish with the last process that uses them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def entered(namespace: int | str) -> Iterator[None]:
-    """This thread in a namespace, by its open file or path: sockets that it opens belong there. Not across await."""
+    """This thread in a namespace (a file or path): sockets that it makes belong there. No await within."""
     home = os.open(_own(), os.O_RDONLY | os.O_CLOEXEC)
     try:
         enter(namespace)

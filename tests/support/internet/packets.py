@@ -31,15 +31,27 @@ class Endpoint(NamedTuple):
 
 
 class Packet:
-    """One packet, or many that share a header. `head` is everything before the payload, `body` the payload."""
+    """One packet, or many that share a header: `head`, all before the payload, and `body`."""
 
-    __slots__ = ("body", "head", "per_segment", "protocol", "segments", "size", "source", "target", "transport_at")
+    __slots__ = (
+        "body",
+        "head",
+        "per_segment",
+        "protocol",
+        "segments",
+        "size",
+        "source",
+        "target",
+        "transport_at",
+    )
 
     def __init__(self, frame: bytes) -> None:
         """Raises ValueError for what is no whole IPv4 packet of TCP, UDP or ICMP, and for fragments."""
         if len(frame) < _IP + 20 or frame[_IP] >> 4 != 4:
             raise ValueError("no IPv4 packet")
-        version, _, self.size, _, fragment, _, self.protocol, _, source, target = _FIRST.unpack_from(frame, _IP)
+        version, _, self.size, _, fragment, _, self.protocol, _, source, target = _FIRST.unpack_from(
+            frame, _IP
+        )
         if fragment & 0x3FFF:
             raise ValueError("a fragment")
         at = self.transport_at = _IP + 4 * (version & 15)
@@ -95,10 +107,8 @@ class Packet:
             return None
         sequence, acknowledged = struct.unpack_from("!II", self.head, self.transport_at + 4)
         taken = self.body.nbytes + bool(flags & SYN) + bool(flags & FIN)
-        if flags & ACK:
-            answer = (acknowledged, 0, RST)
-        else:
-            answer = (0, (sequence + taken) & 0xFFFFFFFF, RST | ACK)
+        unknown = (0, (sequence + taken) & 0xFFFFFFFF, RST | ACK)
+        answer = (acknowledged, 0, RST) if flags & ACK else unknown
         return Packet(_tcp(self.target, self.source, *answer))
 
     def _piece(self, first: int, end: int) -> Packet:
@@ -136,7 +146,9 @@ def _tcp(source: Endpoint, target: Endpoint, sequence: int, acknowledged: int, f
     ip = bytearray(_FIRST.pack(0x45, 0, 40, 0, 0, 64, TCP, 0, source.address, target.address))
     struct.pack_into("!H", ip, 10, ~_sum(_words(ip)) & 0xFFFF)
     pseudo = _sum((*_words(ip[12:20]), TCP, 20))
-    tcp = struct.pack("!HHIIBBHHH", source.port, target.port, sequence, acknowledged, 5 << 4, flags, 0, pseudo, 0)
+    tcp = struct.pack(
+        "!HHIIBBHHH", source.port, target.port, sequence, acknowledged, 5 << 4, flags, 0, pseudo, 0
+    )
     return VIRTIO.pack(NEEDS_CSUM, GSO_NONE, 0, 0, 20, _CHECKSUM_AT[TCP]) + bytes(ip) + tcp
 
 

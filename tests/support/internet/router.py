@@ -1,7 +1,7 @@
 """The process that moves the packets of an emulated internet: `python -m tests.support.internet.router`.
 
-Orders are JSON lines on stdin (`_Router.order`), each answered by a line on stdout. It ends with its stdin, and
-with it go the namespaces, unless programs still run in them.
+Orders are JSON lines on stdin (`_Router.order`), each answered by a line on stdout. It ends with its stdin,
+and the namespaces with it, unless programs still run in them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Router:
                 self._deliver(delivery)
 
     def _wait(self) -> None:
-        """For the next look: at once if something is to be done, but where the last one found something, a tick.
+        """Until something is to be done; where the last look found something, a tick at least.
 
         Waking costs more than moving a packet.
         """

@@ -1,4 +1,4 @@
-"""Packets between hosts: out over a host's line, through its box and the other's, and in over the other's line. Pure.
+"""Packets between hosts: over one's line, through its box and the other's, over the other's line. Pure.
 
 Between the boxes is a backbone that never fills.
 """

@@ -168,6 +168,7 @@ class Bench:
             steps_per_epoch=given.steps,
             microbatches=given.microbatches,
             sequences=given.sequences,
+            values={"schedule": {"credit": given.credit}},
         )
         self.scale = Scale(given.compute_s, payload_size(self._options.draft_spec()))
 
@@ -345,6 +346,7 @@ def main() -> None:
     parser.add_argument("--compute-s", type=float, default=0.675, help="of a microbatch, each stage")
     parser.add_argument("--sequences", type=int, default=32, help="in a microbatch: 16 KiB of a frame each")
     parser.add_argument("--microbatches", type=int, default=8, help="in a step")
+    parser.add_argument("--credit", type=int, default=8, help="microbatches between forward and backward")
     parser.add_argument("--steps", type=int, default=6, help=f"of which the first {WARM_UP} are not counted")
     parser.add_argument("--dir", type=Path, default=Path("runs/bench-wan"), help="runs and logs")
     parser.add_argument("--json", type=Path, help="write everything to this file")

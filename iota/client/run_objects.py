@@ -17,7 +17,8 @@ from iota.store import OUTAGES, ObjectExists, ObjectTooLarge, StoreError
 from iota.store.transfer import ObjectClient
 
 TRANSFER_S: Final = 600.0
-"""How long one object may take, retries included."""
+"""How long one object may take, retries included, beside its size by `_MIN_BYTES_PER_S`."""
+_MIN_BYTES_PER_S: Final = 1 << 20
 _MARGIN_S: Final = 60.0
 """A URL that expires sooner than this is requested anew, since a transfer needs time."""
 _MAX_URLS: Final = 4096
@@ -64,7 +65,7 @@ class RunObjects:
         if url is None:
             request = ObjectRequest(method=Method.PUT, key=key, size=len(data))
             url = (await self._urls.objects(request)).url
-        if not await self._store.put(url, data, within_s):
+        if not await self._store.put(url, data, within_s + len(data) / _MIN_BYTES_PER_S):
             await self._compare(stored, within_s)
         return stored
 
@@ -85,8 +86,13 @@ class RunObjects:
     async def get(
         self, key: str, max_bytes: int, url: str | None = None, *, within_s: float = TRANSFER_S
     ) -> bytes:
-        """The whole object, of at most `max_bytes`; unverified."""
-        return await self._store.get(url or await self._url(key), max_bytes, within_s)
+        """The whole object, of at most `max_bytes`; unverified. A URL that expires meanwhile is replaced."""
+        return await self._store.get(
+            url or await self._url(key),
+            max_bytes,
+            within_s + max_bytes / _MIN_BYTES_PER_S,
+            renew=lambda: self._new_url(key),
+        )
 
     async def get_verified(self, stored: StoredObject, url: str | None = None) -> bytes:
         """An announced object. Raises ObjectDiffers where its digest is not the announced one."""
@@ -110,6 +116,8 @@ class RunObjects:
 
     async def _url(self, key: str) -> str:
         known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = await self._urls.objects(ObjectRequest(method=Method.GET, key=key))
-        return known.url
+        return await self._new_url(key) if known is None else known.url
+
+    async def _new_url(self, key: str) -> str:
+        reply = self._known[key] = await self._urls.objects(ObjectRequest(method=Method.GET, key=key))
+        return reply.url

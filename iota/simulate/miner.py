@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from iota.data.samples import needs_tokens
-from iota.protocol.events import Event, StepClose
-from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.events import Event, Plan, Reroute, StepClose, StoreFrame
+from iota.protocol.frames import Direction, FrameKept, FrameName, FrameNotice
 from iota.protocol.merges import merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
+    BadValue,
     Capabilities,
     ExchangeRequest,
     JoinRequest,
@@ -25,6 +26,7 @@ from iota.simulate.device import VirtualDevice
 from iota.simulate.disk import VirtualDisk
 from iota.simulate.duties import report_of
 from iota.simulate.names import digest
+from iota.simulate.pushes import RouteBook
 from iota.simulate.receipts import commit_fields, op_fields
 from iota.wire.frame import frame_size, make_header
 from iota.wire.transport import OutgoingFrame
@@ -94,6 +96,7 @@ class VirtualMiner:
         self.disk.continue_from(member.receipts, member.head)
         spec, stage = self.swarm.spec, member.stage
         self.core = ReplicaCore(spec, stage, self.hotkey, needs_tokens(spec, stage))
+        self._book = RouteBook(self.hotkey, stage)
         newest = self.disk.newest_base
         if not member.resume:
             self.disk.begin_anew()
@@ -124,6 +127,46 @@ class VirtualMiner:
             if isinstance(event, StepClose):
                 self.swarm.check_close(event)
             self._take(facts.Heard(event))
+            self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        """What an event means for frames that are pushed."""
+        if (word := self._book.hear(event)) is not None:
+            self._send(effects.Say(reports=(word,)))
+        match event:
+            case Plan():
+                for planned in event.share.microbatches:
+                    self._use_kept((event.share.epoch, event.share.step, planned.microbatch))
+            case Reroute() if event.stage == self.core.stage and event.miner == self.hotkey:
+                self._use_kept((event.epoch, event.step, event.microbatch))
+            case Reroute() if event.stage != self.core.stage:
+                for frame in list(self._book.outputs(self.disk.frames, event)):
+                    self._perform(effects.SendFrame(frame, event.miner))
+            case StoreFrame():
+                self._perform(effects.SendAgain(event.name))
+            case _:
+                pass
+
+    def _use_kept(self, place: tuple[int, int, int]) -> None:
+        """Use the frames on disk that go into the ops of a microbatch."""
+        for name in list(self._book.inputs(self.disk.frames, place)):
+            self._arrive(name, self.disk.frames.kept[name])
+
+    def _arrive(self, name: FrameName, header: SignedHeader) -> None:
+        self._inputs.setdefault((name.step, name.microbatch), {})[name.direction] = header
+        self._take(facts.FrameArrived(name))
+
+    def take_pushed(self, name: FrameName, header: SignedHeader, sender: str) -> bool:
+        """Another miner pushes a frame. Whether this one has it now, which it acknowledges."""
+        kept = self.disk.frames.kept
+        if self.alive and name not in kept and self._book.expects(name, sender):
+            kept[name] = header
+            if self.swarm.rng.random() < self.swarm.deny_rate:
+                del kept[name]
+                self._later(0.0, lambda: self._take(facts.FrameLost(name, "its disk has lost it")))
+                return True
+            self._later(0.0, lambda: self._arrive(name, header))
+        return self.alive and name in kept
 
     def _take(self, fact: facts.Fact) -> None:
         for effect in self.core.take(fact):
@@ -172,13 +215,19 @@ class VirtualMiner:
                 return facts.TokensRead(effect.epoch, effect.step, effect.microbatch)
             case effects.FetchFrame(notice) if self.core.wants(effect):
                 name = notice.name
+                assert name in self.swarm.stored, "a frame was announced that is not in the store"
                 arrived = self._inputs.setdefault((name.step, name.microbatch), {})
                 arrived[name.direction] = self.swarm.frames[name]
                 return facts.FrameArrived(name)
             case effects.SendFrame(frame) if self.core.wants(effect):
-                return facts.FrameStored(frame.notice)
+                return facts.FrameStored(self._sent(frame))
             case effects.SendFrame(frame):
                 return facts.FrameNotStored(frame.notice.name)
+            case effects.SendAgain(name) if (made := self.disk.frames.made.get(name)) is not None:
+                if not self.core.wants(effects.SendFrame(made, "")):
+                    return facts.FrameNotStored(name)
+                self.swarm.stored.add(name)
+                return facts.FrameStored(made.notice)
             case effects.FetchBase():
                 return self._store_base(effect.epoch, effect.digest)
             case effects.ApplyMerge():
@@ -192,6 +241,15 @@ class VirtualMiner:
                 return facts.DutyEnded(effect, self._report(effect) if self.core.wants(effect) else None)
             case _:
                 return None
+
+    def _sent(self, frame: OutgoingFrame) -> FrameNotice:
+        """Push a frame to who is to have it now, or store it. The notice to say."""
+        name, to = frame.notice.name, self._book.receiver(frame.notice.name)
+        pushed = name not in self._book.to_store and self.swarm.rng.random() < self.swarm.push_rate
+        if pushed and self.swarm.miners[to].take_pushed(name, self.swarm.frames[name], self.hotkey):
+            return frame.notice.model_copy(update={"kept": FrameKept(receiver=to, signature="00" * 64)})
+        self.swarm.stored.add(name)
+        return frame.notice
 
     def _report(self, duty: effects.Duty) -> Report | None:
         report = report_of(duty, self.swarm.spec, self.core.stage, self.hotkey, self.disk.bases)
@@ -212,6 +270,7 @@ class VirtualMiner:
         return facts.BaseHeld(epoch, self.disk.bases[epoch])
 
     def _send(self, effect: effects.Say) -> None:
+        said = tuple(each for report in effect.reports for each in self._in_order(report))
         if effect.receipts:
             self._announced = self.disk.count  # as in the miner, a merged part goes out with its receipt
 
@@ -220,13 +279,17 @@ class VirtualMiner:
                 cursor=self._cursor,
                 receipts=self.disk.batch(self._announced, lambda head: "00" * 64),
                 frames=effect.frames,
-                reports=effect.reports,
+                reports=said,
             )
             for _ in range(self.swarm.links.copies()):
                 self.swarm.exchange(self.hotkey, request)
             self.poll()
 
         self._later(self.swarm.links.delay(), post)
+
+    def _in_order(self, report: Report) -> tuple[Report, ...]:
+        """What is to be said in the place of a report: of NaN from pushed inputs, that these are missing."""
+        return self._book.doubt(self.disk.frames, report) if isinstance(report, BadValue) else (report,)
 
     # ---- ops -------------------------------------------------------------------------------------
 
@@ -284,4 +347,5 @@ class VirtualMiner:
         spec, payload = self.swarm.spec, digest(self.core.stage, op.key)
         header = make_header(spec, name, payload, self.hotkey, effect.receiver).canonical().decode()
         self.swarm.frames[name] = SignedHeader(header=header, signature="00" * 64)
-        return OutgoingFrame(FrameNotice(name=name, digest=digest(name), size=size), b"")
+        frame = OutgoingFrame(FrameNotice(name=name, digest=digest(name), size=size), b"")
+        return self.disk.frames.made.setdefault(name, frame)

@@ -10,6 +10,8 @@ from functools import partial
 
 from iota.http import read_bounded
 from iota.objects.grammar import validate_key, validate_prefix
+from iota.store.checks import Check
+from iota.store.embedded_checks import check_embedded
 from iota.store.embedded_signing import UrlOp, check_secret, signed_query
 from iota.store.store import GET_S, MAX_OBJECT, ObjectExists, ObjectInfo, StoreError, put_s
 from iota.store.transfer import ObjectClient
@@ -50,6 +52,10 @@ class EmbeddedStore:
     def max_object(self) -> int:
         return MAX_OBJECT
 
+    @property
+    def max_expiry_s(self) -> float:
+        return math.inf
+
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
             raise ValueError(f"an object cannot have {size} bytes")
@@ -87,6 +93,9 @@ class EmbeddedStore:
         if not isinstance(deleted, int):
             raise StoreError(f"the store answered a deletion with {raw[:80]!r}")
         return deleted
+
+    async def check(self, say: Callable[[Check], None] = lambda check: None) -> tuple[Check, ...]:
+        return await check_embedded(self, self._client, say)
 
     async def close(self) -> None:
         await self._client.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+from iota.store.checks import Check
 
 MAX_OBJECT = 1 << 37
 """Largest object, in bytes (128 GiB): weights and two moments of 11 billion parameters in fp32."""
@@ -76,8 +79,16 @@ class ObjectStore(Protocol):
         """Bytes of the largest object that can be stored."""
         ...
 
+    @property
+    def max_expiry_s(self) -> float:
+        """Longest life of a presigned URL, in seconds; one for longer lives as long as that."""
+        ...
+
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
-        """URL that creates `key` with exactly `size` bytes, valid for `expires_s` seconds. No I/O."""
+        """URL that creates `key` with exactly `size` bytes, valid for `expires_s` seconds. No I/O.
+
+        What is stored by it may be read once `size` has found it, and is never changed from then on.
+        """
         ...
 
     def presign_get(self, key: str, expires_s: float) -> str:
@@ -102,6 +113,16 @@ class ObjectStore(Protocol):
 
     async def delete_prefix(self, prefix: str) -> int:
         """Delete all objects in the folder `prefix`, which may not be "". Returns their number."""
+        ...
+
+    async def check(self, say: Callable[[Check], None] = ...) -> tuple[Check, ...]:
+        """Try what a run needs of the store, and choose how to use it; needed before anything is written.
+
+        `say` is given each check when it is made. What it stores it deletes.
+
+        Raises:
+            BucketMissing, UrlRefused, StoreUnavailable: nothing can be found out.
+        """
         ...
 
     async def close(self) -> None:

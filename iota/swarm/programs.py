@@ -77,7 +77,19 @@ class Programs:
 
     def miners(self, count: int) -> list[Program]:
         """One miner for each replica of each stage."""
-        return [self._node(name, "miner.cli:main", "--device", self.device) for name in miner_names(count)]
+        return [
+            self._node(
+                name,
+                "miner.cli:main",
+                "--device",
+                self.device,
+                "--listen",
+                f"{HOST}:0",
+                "--transport",
+                "direct",
+            )
+            for name in miner_names(count)
+        ]
 
     def validator(self, name: str = VALIDATOR) -> Program:
         """A validator, on the CPU."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from cachetools import LRUCache
 
 from iota.http.server import ConnectionLimits
+from iota.protocol.echo import MAX_ECHO
 from iota.settings import OrchestratorSettings
 
 
@@ -16,6 +17,8 @@ class ServerLimits:
 
     exchange_bytes: int = 4 << 20
     """Largest body of an exchange."""
+    echo_bytes: int = MAX_ECHO + 1024
+    """Largest body of an echo."""
     body_bytes: int = 64 << 10
     """Largest body of every other request."""
     body_s: float = 20.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store import (
     EmbeddedStore,
@@ -11,6 +13,7 @@ from iota.store import (
     ObjectTooLarge,
     StoreUnavailable,
 )
+from iota.store.checks import Check
 from iota.store.store import MAX_OBJECT
 
 Listing = list[ObjectInfo]
@@ -29,6 +32,10 @@ class MemoryStore:
     @property
     def max_object(self) -> int:
         return MAX_OBJECT
+
+    @property
+    def max_expiry_s(self) -> float:
+        return self._urls.max_expiry_s
 
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         return self._urls.presign_put(key, size, expires_s)
@@ -65,6 +72,10 @@ class MemoryStore:
         for item in found:
             del self.objects[item.key]
         return len(found)
+
+    async def check(self, say: Callable[[Check], None] = lambda check: None) -> tuple[Check, ...]:
+        self._check_there()
+        return ()
 
     async def close(self) -> None:
         await self._urls.close()

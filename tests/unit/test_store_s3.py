@@ -8,7 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from iota.store import BucketMissing, EmbeddedStore, StoreUnavailable, open_store
-from iota.store.s3 import MAX_EXPIRY_S, S3Store
+from iota.store.s3 import S3Store
+from iota.store.s3_modes import MAX_EXPIRY_S
 from orchestrator.run import refuse_large_objects
 from tests.support.small_spec import small_spec
 from tests.support.store_servers import moto_s3

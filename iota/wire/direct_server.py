@@ -11,6 +11,7 @@ The head is read and judged before the payload. What is not asked for costs the 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from iota.http.server import ConnectionLimits, admit, listening
 from iota.spec import Frozen
 from iota.wire.frame import PREFIX_BYTES, FrameError, head_size
 from iota.wire.link import MAX_HEAD, Door, DoorRefused, Refusal
+from iota.wire.troubles import Troubles
 
 PATH: Final = "/v1/frames"
 HELLO: Final = "/v1/hello"
@@ -37,6 +39,10 @@ _STATUS: Final = {
     Refusal.OTHER: 409,
     Refusal.LATER: 503,
 }
+
+
+log = logging.getLogger(__name__)
+_TROUBLES: Final = web.AppKey("troubles", Troubles)
 
 
 class Refused(Frozen):
@@ -62,6 +68,7 @@ async def serve_frames(
         return web.Response(status=204)
 
     app = web.Application(middlewares=[_with_refusals])
+    app[_TROUBLES] = Troubles(log)
     app.router.add_post(PATH, take)
     app.router.add_get(HELLO, hello)
     async with listening(app, host, port, _LIMITS, tls) as url:
@@ -76,6 +83,9 @@ async def _with_refusals(
         admit(request)
         return await handler(request)
     except DoorRefused as refused:
+        if refused.why is Refusal.MALFORMED:
+            where, text = request.remote or "", f"something that is no frame came from {request.remote}"
+            request.app[_TROUBLES].name(where, refused.why, f"{text}: {refused.detail}")
         body = Refused(why=refused.why, detail=refused.detail[:200])
         answer = web.Response(
             status=_STATUS[refused.why], body=body.canonical(), content_type="application/json"
@@ -121,7 +131,7 @@ async def _read_head(request: web.Request, size: int) -> tuple[bytes, bytes]:
 async def _read_payload(request: web.Request, head: bytes, rest: bytes, size: int) -> bytearray:
     """The whole frame, whose head and first bytes are read.
 
-    It lies in one piece from the start: a body that comes byte by byte would take many times its size in parts.
+    It lies in one piece from the start: a body that comes byte by byte would take many times its size.
     """
     frame, end = bytearray(size), len(head) + len(rest)
     frame[:end] = head + rest

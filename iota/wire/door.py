@@ -8,9 +8,11 @@ says that it is to send. A frame that comes before its plan waits here, within b
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from blake3 import blake3
@@ -25,6 +27,7 @@ from iota.wire.frame import FrameError, FrameHeader, read_head
 from iota.wire.link import DoorRefused, Refusal
 from iota.wire.receiving_room import Place, ReceivingRoom, RoomLimits
 from iota.wire.transport import IncomingFrame
+from iota.wire.troubles import Troubles
 
 EARLY_S: Final = 10.0
 """How long a frame may wait for its plan. It sets off when its sender has the plan, so ours is under way."""
@@ -39,8 +42,24 @@ _ROOM: Final = RoomLimits(peer_bytes=64 << 20, total_bytes=256 << 20, reserve_by
 _KEPT: Final = 1 << 13
 """Acknowledgements that are remembered, to be given again: those of several steps."""
 
+_REPEATS: Final = 8
+"""Times that a frame is acknowledged again before the log names its sender: a lost acknowledgement or two are
+the network's."""
+
 SHUT: Final = "this miner takes no frames now"
+_TOO_EARLY: Final = "too many frames wait for their plans"
+log = logging.getLogger(__name__)
 Sign = Callable[[bytes], bytes]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A frame that is on disk."""
+
+    head: bytes
+    acknowledgement: bytes
+    again: int = 0
+    """Times that it was acknowledged again."""
 
 
 class FrameDoor:
@@ -59,8 +78,9 @@ class FrameDoor:
         `arrivals`."""
         self._spec, self._sign, self._expects, self._earliest = spec, sign, expects, earliest_step
         self._knows, self._arrivals = knows, arrivals
-        self._kept: LRUCache[FrameName, tuple[bytes, bytes]] = LRUCache(_KEPT)
-        """Head and acknowledgement of frames that are on disk."""
+        self._kept: LRUCache[FrameName, _Kept] = LRUCache(_KEPT)
+        """Frames that are on disk."""
+        self._troubles = Troubles(log)
         self._room = ReceivingRoom(_ROOM)
         self._places: dict[bytes, list[Place]] = {}
         """By head: frames that are being read or taken. Two links may bring one at a time."""
@@ -93,6 +113,13 @@ class FrameDoor:
             header = read_head(head, self._spec)
         except FrameError as error:
             raise DoorRefused(Refusal.MALFORMED, str(error)) from error
+        try:
+            return await self._admit(header, head, size)
+        except DoorRefused as refused:
+            self._name(header.sender, refused)
+            raise
+
+    async def _admit(self, header: FrameHeader, head: bytes, size: int) -> bytes | None:
         if size != len(head) + header.size:
             raise DoorRefused(
                 Refusal.MALFORMED, f"{size} bytes where the frame has {len(head) + header.size}"
@@ -106,20 +133,45 @@ class FrameDoor:
         return None
 
     async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
+        header = read_head(head, self._spec)
         try:
-            return await self._keep(head, data)
+            return await self._keep(header, head, data)
+        except DoorRefused as refused:
+            self._name(header.sender, refused)
+            raise
         finally:
-            self.give_up(head)
+            self._leave(head)
 
     def give_up(self, head: bytes) -> None:
-        if places := self._places.get(head):
-            place = places.pop()
-            if not places:
-                del self._places[head]
-            self._let_in(self._room.release(place))
+        sender = self._leave(head)
+        if sender is not None and not self.closed:
+            text = f"peer {sender} does not send all of some frames: they broke off, or came too slowly"
+            self._troubles.name(sender, "part", text, logging.INFO)  # its other link may have been faster
 
-    async def _keep(self, head: bytes, data: bytes | bytearray) -> bytes:
-        header = read_head(head, self._spec)
+    def _leave(self, head: bytes) -> str | None:
+        """The frame takes no room any more. Its sender; None where it took none."""
+        places = self._places.get(head)
+        if not places:
+            return None
+        place = places.pop()
+        if not places:
+            del self._places[head]
+        self._let_in(self._room.release(place))
+        return place.sender
+
+    def _name(self, sender: str, refused: DoorRefused) -> None:
+        match refused.why:
+            case Refusal.MALFORMED | Refusal.OTHER if not self.closed:
+                text = f"peer {sender} sends frames that are not what they should be: {refused}"
+                self._troubles.name(sender, refused.why, text)
+            case Refusal.NOT_EXPECTED:
+                text = f"peer {sender} offers frames that are not expected of it: {refused.detail}"
+                self._troubles.name(sender, refused.why, text, logging.INFO)  # an event may be on its way
+            case Refusal.LATER if refused.detail == _TOO_EARLY:
+                text = f"peer {sender} offers many frames before their plans: it has to wait"
+                self._troubles.name(sender, _TOO_EARLY, text)
+
+    async def _keep(self, header: FrameHeader, head: bytes, data: bytes | bytearray) -> bytes:
         digest = await asyncio.to_thread(lambda: blake3(data).hexdigest())
         notice = FrameNotice(name=header.name, digest=digest, size=len(data))
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -140,7 +192,7 @@ class FrameDoor:
             raise DoorRefused(Refusal.MALFORMED, why)
         statement = kept_statement(self._spec.id, header.name, digest)
         signature = self._sign(signing_bytes(KEPT_DOMAIN, statement))
-        self._kept[header.name] = (head, signature)
+        self._kept[header.name] = _Kept(head, signature)
         return signature
 
     def _known(self, header: FrameHeader, head: bytes) -> bytes | None:
@@ -150,9 +202,13 @@ class FrameDoor:
         kept = self._kept.get(header.name)
         if kept is None:
             return None
-        if kept[0] != head:
-            raise DoorRefused(Refusal.OTHER)
-        return kept[1]
+        if kept.head != head:
+            raise DoorRefused(Refusal.OTHER, "another one of its name is here")
+        kept.again += 1
+        if kept.again > _REPEATS:
+            text = f"peer {header.sender} sends frames again and again that it has acknowledgements of"
+            self._troubles.name(header.sender, "again", text)
+        return kept.acknowledgement
 
     async def _expected(self, header: FrameHeader) -> None:
         """Returns once the miner expects such a frame. Raises DoorRefused."""
@@ -181,7 +237,7 @@ class FrameDoor:
         stranger = not self._knows(sender)
         full = self._strangers >= _STRANGERS if stranger else self._early.total() >= _EARLY
         if full or self._early[sender] >= _EARLY_OF_ONE:
-            raise DoorRefused(Refusal.LATER, "too many frames wait for their plans")
+            raise DoorRefused(Refusal.LATER, _TOO_EARLY)
         self._early[sender] += 1
         self._strangers += stranger
         try:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
-
-from cachetools import LRUCache
 
 from iota.client.contact_book import ContactBook
 from iota.identity import signatures
@@ -29,6 +28,7 @@ from iota.wire.door import Doorway, FrameDoor, Sign
 from iota.wire.expectation import EarliestStep, Expects
 from iota.wire.link import DoorRefused, Link, LinkKind, Refusal
 from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport, TransportError
+from iota.wire.troubles import Troubles
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ LOOK_UP_S: Final = 2.0
 """How long a frame waits for its receiver's contact while that is looked up. It goes to the store then."""
 _MAX_ARRIVED: Final = 16
 """Arrived frames that may wait for the reader, since they take memory."""
-_TOLD: Final = 4096
-"""Troubles with peers that the log has named."""
+_NUMBER: Final = re.compile(r"\d+(\.\d+)?")
+"""Seconds, ports and the like do not make another case of trouble with a peer."""
 
 
 @dataclass(eq=False)
@@ -64,7 +64,7 @@ class PeerTransport:
     chooser: Chooser
     verify: Verify = signatures.verify
     _arrivals: Arrivals = field(default_factory=lambda: Arrivals(_MAX_ARRIVED))
-    _told: LRUCache[tuple[str, str], None] = field(default_factory=lambda: LRUCache(_TOLD))
+    _troubles: Troubles = field(default_factory=lambda: Troubles(log))
     _sent: Counter[LinkKind] = field(default_factory=Counter)
     """Frames that have arrived since the last seal."""
     _probes: set[asyncio.Task[None]] = field(default_factory=set)
@@ -196,9 +196,8 @@ class PeerTransport:
         if outcome is Outcome.FAILED and kind is not LinkKind.STORE:
             self.book.doubt(to)
             what = f"{type(error).__name__}: {error}"
-            if (to, what) not in self._told:
-                self._told[to, what] = None
-                log.warning("a frame did not reach %s by %s, and goes another way: %s", to, kind, what)
+            text = f"a frame did not reach {to} by {kind}, and goes another way: {what}"
+            self._troubles.name(to, _NUMBER.sub("", what), text)
 
     async def _call_off(
         self, under_way: Mapping[asyncio.Task[FrameNotice], _Transfer], to: str, arrived: bool

@@ -173,7 +173,7 @@ def unsent_frames() -> None:
 
 def makes_inputs_up() -> None:
     """Sends constants, and makes the frames of a partner that sends it none: zeros, with its signature."""
-    honest, partner = PeerTransport.on_event, _key_of("miner-00")
+    honest, partner, own = PeerTransport.on_event, _key_of("miner-00"), _key_of("miner-01")
     begun = set()
 
     def on_event(self: PeerTransport, delivered: Delivered) -> None:
@@ -194,7 +194,7 @@ def makes_inputs_up() -> None:
 
     def made_up(spec: RunSpec, name: FrameName) -> IncomingFrame:
         payload = bytes(payload_size(spec))
-        header = make_header(spec, name, blake3(payload).hexdigest(), partner.ss58, _key_of("miner-01").ss58)
+        header = make_header(spec, name, blake3(payload).hexdigest(), partner.ss58, own.ss58)
         data = encode_frame(header, payload, partner.sign)
         notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
         return IncomingFrame(notice, partner.ss58, data, pushed=True)

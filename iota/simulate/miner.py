@@ -165,6 +165,9 @@ class VirtualMiner:
                 del kept[name]
                 self._later(0.0, lambda: self._take(facts.FrameLost(name, "its disk has lost it")))
                 return True
+            if self.swarm.rng.random() < self.swarm.lose_rate:
+                del kept[name]
+                return True
             self._later(0.0, lambda: self._arrive(name, header))
         return self.alive and name in kept
 

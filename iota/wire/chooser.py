@@ -143,7 +143,7 @@ class Chooser:
         known = self._peers.get(peer)
         if known is None:
             known = self._peers[peer] = {}
-        links = {}
+        links: dict[LinkKind, LinkHistory] = {}
         for kind in usable:
             if kind is not LinkKind.STORE:
                 links[kind] = known.get(kind) or known.setdefault(kind, self._new(kind))
@@ -154,7 +154,7 @@ class Chooser:
         self, links: Mapping[LinkKind, LinkHistory], best: LinkKind, size: int, now: float
     ) -> LinkKind | None:
         """The link to probe now; None where none promises enough. A link has one probe at a time."""
-        enough = self._limits.gain * links[best].cost_s(size)
+        enough = self._limits.gain * links[best].cost_s(size, idle=True)
         due = [
             kind
             for kind, link in links.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -17,24 +17,29 @@ from blake3 import blake3
 from cachetools import LRUCache
 
 from iota.identity.signatures import signing_bytes
-from iota.protocol.frames import KEPT_DOMAIN, Direction, FrameName, FrameNotice, kept_statement
+from iota.protocol.frames import KEPT_DOMAIN, FrameName, FrameNotice, kept_statement
 from iota.spec import RunSpec
 from iota.wire.arrivals import Arrivals
 from iota.wire.expectation import EarliestStep, Expectation, Expects
 from iota.wire.frame import FrameError, FrameHeader, read_head
 from iota.wire.link import DoorRefused, Refusal
-from iota.wire.receiving_room import Asked, ReceivingRoom
+from iota.wire.receiving_room import Place, ReceivingRoom, RoomLimits
 from iota.wire.transport import IncomingFrame
 
 EARLY_S: Final = 10.0
 """How long a frame may wait for its plan. It sets off when its sender has the plan, so ours is under way."""
 _EARLY_OF_ONE: Final = 8
 """Frames of one sender that may wait for their plan."""
-_EARLY: Final = 64
+_EARLY: Final = 256
 """Those of all senders: heads without payloads."""
+_STRANGERS: Final = 64
+"""Those of senders that this miner has not met: anybody can sign a frame."""
+_ROOM: Final = RoomLimits(peer_bytes=64 << 20, total_bytes=256 << 20, reserve_bytes=64 << 20)
+"""29 frames of 2.2 MB from each peer and direction, four times that from all."""
 _KEPT: Final = 1 << 13
 """Acknowledgements that are remembered, to be given again: those of several steps."""
 
+SHUT: Final = "this miner takes no frames now"
 Sign = Callable[[bytes], bytes]
 
 
@@ -42,18 +47,29 @@ class FrameDoor:
     """The `Door` of one life of a replica."""
 
     def __init__(
-        self, spec: RunSpec, sign: Sign, expects: Expects, earliest_step: EarliestStep, arrivals: Arrivals
+        self,
+        spec: RunSpec,
+        sign: Sign,
+        expects: Expects,
+        earliest_step: EarliestStep,
+        knows: Callable[[str], bool],
+        arrivals: Arrivals,
     ) -> None:
-        """`sign` makes this miner's signatures. Admitted frames come out of `arrivals`."""
+        """`sign` makes this miner's signatures; it `knows` the members that it has met. Frames come out of
+        `arrivals`."""
         self._spec, self._sign, self._expects, self._earliest = spec, sign, expects, earliest_step
-        self._arrivals = arrivals
-        self._room = ReceivingRoom()
-        self._reading: dict[bytes, list[Asked]] = {}
-        """By head: what is being read of it. Two links may bring one frame at a time."""
-        self._waiting: dict[Asked, asyncio.Future[None]] = {}
+        self._knows, self._arrivals = knows, arrivals
         self._kept: LRUCache[FrameName, tuple[bytes, bytes]] = LRUCache(_KEPT)
         """Head and acknowledgement of frames that are on disk."""
+        self._room = ReceivingRoom(_ROOM)
+        self._places: dict[bytes, list[Place]] = {}
+        """By head: frames that are being read or taken. Two links may bring one at a time."""
+        self._waiting: dict[Place, asyncio.Future[None]] = {}
+        self._answers: set[asyncio.Future[str | None]] = set()
+        """Of frames that the miner checks and writes now."""
         self._early: Counter[str] = Counter()
+        self._strangers = 0
+        """Of those that wait: frames of senders that this miner has not met."""
         self._changed = asyncio.Event()
         self.closed = False
 
@@ -61,10 +77,15 @@ class FrameDoor:
         """Frames that came before their plan may be expected now."""
         self._changed.set()
         self._changed = asyncio.Event()
+        self._let_in(self._room.open_from(self._earliest()))
 
     def close(self) -> None:
         """Refuse everything from now on."""
         self.closed = True
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_result(SHUT)
+        self._let_in([*self._waiting])
         self.expectations_changed()
 
     async def admit(self, head: bytes, size: int) -> bytes | None:
@@ -81,44 +102,51 @@ class FrameDoor:
         await self._expected(header)
         if (known := self._known(header, head)) is not None:
             return known
-        await self._ask_for_room(header, head, size)
+        await self._find_room(header, head, size)
         return None
 
     async def take(self, head: bytes, data: bytes) -> bytes:
         try:
-            digest = await asyncio.to_thread(lambda: blake3(data).hexdigest())
-            header = read_head(head, self._spec, verified=True)
-            answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-            notice = FrameNotice(name=header.name, digest=digest, size=len(data))
-
-            def settle(why: str | None) -> None:
-                if not answer.done():
-                    answer.set_result(why)
-
-            arrived = IncomingFrame(notice, header.sender, data, pushed=True, settle=settle)
-            await self._arrivals.put_arrived(arrived)
-            if (why := await answer) is not None:
-                raise DoorRefused(Refusal.MALFORMED, why)
+            return await self._keep(head, data)
         finally:
             self.give_up(head)
-        signature = self._sign(signing_bytes(KEPT_DOMAIN, kept_statement(self._spec.id, header.name, digest)))
-        self._kept[header.name] = (head, signature)
-        return signature
 
     def give_up(self, head: bytes) -> None:
-        asked = self._reading[head].pop()
-        if not self._reading[head]:
-            del self._reading[head]
-        self._let_in(self._room.release(asked))
+        if places := self._places.get(head):
+            place = places.pop()
+            if not places:
+                del self._places[head]
+            self._let_in(self._room.release(place))
 
-    def forget(self, name: FrameName) -> None:
-        """A frame that was kept cannot be used: it is not acknowledged again."""
-        self._kept.pop(name, None)
+    async def _keep(self, head: bytes, data: bytes) -> bytes:
+        header = read_head(head, self._spec)
+        digest = await asyncio.to_thread(lambda: blake3(data).hexdigest())
+        notice = FrameNotice(name=header.name, digest=digest, size=len(data))
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._answers.add(answer)
+
+        def settle(why: str | None) -> None:
+            if not answer.done():
+                answer.set_result(why)
+
+        try:
+            await self._arrivals.pass_on(
+                IncomingFrame(notice, header.sender, data, pushed=True, settle=settle)
+            )
+            why = await answer
+        finally:
+            self._answers.discard(answer)
+        if why is not None:
+            raise DoorRefused(Refusal.MALFORMED, why)
+        statement = kept_statement(self._spec.id, header.name, digest)
+        signature = self._sign(signing_bytes(KEPT_DOMAIN, statement))
+        self._kept[header.name] = (head, signature)
+        return signature
 
     def _known(self, header: FrameHeader, head: bytes) -> bytes | None:
         """The acknowledgement, if this frame was kept. Raises DoorRefused where another of its name was."""
         if self.closed:
-            raise DoorRefused(Refusal.LATER, "this miner takes no frames now")
+            raise DoorRefused(Refusal.LATER, SHUT)
         kept = self._kept.get(header.name)
         if kept is None:
             return None
@@ -145,27 +173,49 @@ class FrameDoor:
             except TimeoutError:
                 return Expectation.EARLY
         if self.closed:
-            raise DoorRefused(Refusal.LATER, "this miner takes no frames now")
+            raise DoorRefused(Refusal.LATER, SHUT)
         return found
 
     @contextmanager
     def _counted_early(self, sender: str) -> Iterator[None]:
-        if self._early[sender] >= _EARLY_OF_ONE or self._early.total() >= _EARLY:
+        stranger = not self._knows(sender)
+        full = self._strangers >= _STRANGERS if stranger else self._early.total() >= _EARLY
+        if full or self._early[sender] >= _EARLY_OF_ONE:
             raise DoorRefused(Refusal.LATER, "too many frames wait for their plans")
         self._early[sender] += 1
+        self._strangers += stranger
         try:
             yield
         finally:
+            self._strangers -= stranger
             self._early[sender] -= 1
             if not self._early[sender]:
                 del self._early[sender]
 
-    async def _ask_for_room(self, header: FrameHeader, head: bytes, size: int) -> None:
-        name = header.name
-        backward = name.direction is Direction.BACKWARD
-        earliest = (name.epoch, name.step) <= self._earliest()
-        asked = self._room.ask(header.sender, name.direction, size, first=backward or earliest)
-        ...
+
+    async def _find_room(self, header: FrameHeader, head: bytes, size: int) -> None:
+        """Returns once the frame may be read. Raises DoorRefused."""
+        place = self._room.ask(header.sender, header.name, size)
+        if place is None:
+            raise DoorRefused(Refusal.LATER, "there is no room for it now")
+        try:
+            if not place.reading:
+                self._waiting[place] = asyncio.get_running_loop().create_future()
+                await self._waiting[place]
+            if self.closed:
+                raise DoorRefused(Refusal.LATER, SHUT)
+        except BaseException:
+            self._let_in(self._room.release(place))
+            raise
+        finally:
+            self._waiting.pop(place, None)
+        self._places.setdefault(head, []).append(place)
+
+    def _let_in(self, places: Iterable[Place]) -> None:
+        for place in places:
+            waiter = self._waiting.get(place)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
 
 class Doorway:
@@ -187,7 +237,7 @@ class Doorway:
     async def admit(self, head: bytes, size: int) -> bytes | None:
         return await self._present().admit(head, size)
 
-    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
+    async def take(self, head: bytes, data: bytes) -> bytes:
         return await self._present().take(head, data)
 
     def give_up(self, head: bytes) -> None:
@@ -196,5 +246,5 @@ class Doorway:
 
     def _present(self) -> FrameDoor:
         if self._door is None:
-            raise DoorRefused(Refusal.LATER, "this miner takes no frames now")
+            raise DoorRefused(Refusal.LATER, SHUT)
         return self._door

@@ -12,9 +12,9 @@ class Expectation(StrEnum):
     """What a miner thinks of a pushed frame by its header alone."""
 
     EXPECTED = "expected"
-    """It is from the neighbour (hotkey and attempt) that the share or a re-route names, and is still needed."""
+    """It is from the neighbour, by hotkey and attempt, that the share or a re-route names, and is needed."""
     EARLY = "early"
-    """Its plan, or the re-route that names its attempt, has not been heard yet: it may come."""
+    """Its plan, or the re-route that names its attempt, is not heard yet: it may come."""
     OVER = "over"
     """Nothing here needs it any more, or it is here already.
 

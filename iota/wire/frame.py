@@ -67,12 +67,33 @@ class Frame:
     @property
     def signed_header(self) -> SignedHeader:
         """The header with its signature, which receipts name as their input."""
-        return SignedHeader(header=self.header.canonical().decode(), signature=self.signature.hex())
+        return _signed(self.header, self.signature)
 
     def encoded(self) -> bytes:
         """The bytes that it was decoded from."""
-        text = self.header.canonical()
-        return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, self.signature, self.payload))
+        return _joined(self.header.canonical(), self.signature, self.payload)
+
+
+@dataclass(frozen=True)
+class CheckedFrame:
+    """A frame as it arrived, whose form, digest and signature hold. Nothing of it is copied."""
+
+    header: FrameHeader
+    signature: bytes
+    data: bytes | bytearray
+    """All of it."""
+    start: int
+    """First byte of the payload."""
+
+    @property
+    def payload(self) -> memoryview:
+        """The payload, where it lies in `data`."""
+        return memoryview(self.data)[self.start :]
+
+    @property
+    def signed_header(self) -> SignedHeader:
+        """The header with its signature, which receipts name as their input."""
+        return _signed(self.header, self.signature)
 
 
 def leads_nowhere(spec: RunSpec, name: FrameName) -> bool:
@@ -99,12 +120,16 @@ def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, recei
 def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> int:
     """Exact size of a whole frame. It is known beforehand, since all digests have the same length."""
     header = make_header(spec, name, "0" * 64, sender, receiver).canonical()
-    return _PREFIX.size + len(header) + SIGNATURE_BYTES + payload_size(spec)
+    return PREFIX_BYTES + len(header) + SIGNATURE_BYTES + payload_size(spec)
 
 
-def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
-    """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given."""
-    return Frame(header, sign(signing_bytes(DOMAIN, header.canonical())), payload).encoded()
+def encode_frame(header: FrameHeader, payload: bytes | memoryview, sign: Callable[[bytes], bytes]) -> bytes:
+    """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given.
+
+    They are the one copy of the payload that is made.
+    """
+    text = header.canonical()
+    return _joined(text, sign(signing_bytes(DOMAIN, text)), payload)
 
 
 def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = signatures.verify) -> bool:
@@ -113,6 +138,12 @@ def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = sig
 
 
 def decode_frame(data: bytes, spec: RunSpec) -> Frame:
+    """Parse and check a frame as `check_frame` does, into memory of its own."""
+    found = check_frame(data, spec)
+    return Frame(found.header, found.signature, bytes(found.payload))
+
+
+def check_frame(data: bytes | bytearray, spec: RunSpec) -> CheckedFrame:
     """Parse a frame and check its size, form, shape, digest and signature. Raises FrameError.
 
     The caller must check that this sender was to send this frame.
@@ -120,14 +151,13 @@ def decode_frame(data: bytes, spec: RunSpec) -> Frame:
     body = head_size(data)
     if len(data) != body + payload_size(spec):
         raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")
-    header = read_head(data[:body], spec)
-    payload = data[body:]
-    if blake3(payload).hexdigest() != header.payload:
+    header = read_head(bytes(data[:body]), spec)
+    if blake3(memoryview(data)[body:]).hexdigest() != header.payload:
         raise FrameError("the payload does not have the digest that its header names")
-    return Frame(header, data[body - SIGNATURE_BYTES : body], payload)
+    return CheckedFrame(header, bytes(data[body - SIGNATURE_BYTES : body]), data, body)
 
 
-def head_size(data: bytes) -> int:
+def head_size(data: bytes | bytearray) -> int:
     """Bytes of a frame before its payload, by its first `PREFIX_BYTES`. Raises FrameError."""
     if len(data) < PREFIX_BYTES:
         raise FrameError("shorter than a frame's prefix")
@@ -161,6 +191,14 @@ def read_head(head: bytes, spec: RunSpec) -> FrameHeader:
     return header
 
 
+def _joined(header: bytes, signature: bytes, payload: bytes | memoryview) -> bytes:
+    return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(header)), header, signature, payload))
+
+
+def _signed(header: FrameHeader, signature: bytes) -> SignedHeader:
+    return SignedHeader(header=header.canonical().decode(), signature=signature.hex())
+
+
 def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
     """The frames that lie one after another in `data`, each checked as by `decode_frame`.
 
@@ -168,9 +206,6 @@ def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
     """
     start = 0
     while start < len(data):
-        if len(data) < start + _PREFIX.size:
-            raise FrameError("shorter than a frame's prefix")
-        _, _, length = _PREFIX.unpack_from(data, start)
-        end = start + _PREFIX.size + length + SIGNATURE_BYTES + payload_size(spec)
+        end = start + head_size(data[start : start + PREFIX_BYTES]) + payload_size(spec)
         yield decode_frame(data[start:end], spec)
         start = end

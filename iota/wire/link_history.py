@@ -131,9 +131,10 @@ class LinkHistory:
         """How long a frame of `size` bytes takes after those that are under way."""
         return self.latency_s + (size + self.under_way) * self._s_per_byte
 
-    def cost_s(self, size: int) -> float:
-        """When the receiver has such a frame, on average over failures."""
-        whole = self.expected_s(size) * self._prior.transfers + self._prior.extra_s
+    def cost_s(self, size: int, *, idle: bool = False) -> float:
+        """When the receiver has such a frame, on average over failures. `idle`: if nothing were under way."""
+        alone = self._alone(size) if idle else self.expected_s(size)
+        whole = alone * self._prior.transfers + self._prior.extra_s
         return whole / (1 - min(self.failure_rate, self._limits.worst_rate))
 
     def hope_s(self, size: int) -> float:

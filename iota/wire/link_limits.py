@@ -51,7 +51,7 @@ class Limits:
     min_samples: int = 8
     """With fewer the MAD is too noisy for a deadline."""
     sure_after: int = 3
-    """Measured frames after which the best of them replaces the prior: the first one also paid for dialling."""
+    """Measured frames after which the best of them replaces the prior: the first one also dialled."""
     censored: float = 2.0
     """A transfer that was not there after t seconds is taken for one of so many t: it could take any longer
     time, and it must not look as good as the link that brought the frame."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,11 +20,11 @@ from iota.identity import signatures
 from iota.identity.certificates import Verify
 from iota.identity.signatures import signing_bytes
 from iota.protocol.contacts import Contact
-from iota.protocol.events import Delivered, Plan, Reroute
+from iota.protocol.events import Delivered, EpochClose, Plan, Reroute
 from iota.protocol.frames import KEPT_DOMAIN, FrameKept, FrameNotice, kept_statement
 from iota.spec import RunSpec
 from iota.wire.arrivals import Arrivals
-from iota.wire.chooser import Choice, Chooser, Outcome
+from iota.wire.chooser import Choice, Chooser, Outcome, Token
 from iota.wire.door import Doorway, FrameDoor, Sign
 from iota.wire.expectation import EarliestStep, Expects
 from iota.wire.link import DoorRefused, Link, LinkKind, Refusal
@@ -43,8 +44,8 @@ _TOLD: Final = 4096
 class _Transfer:
     """One try over one link."""
 
-    kind: LinkKind
-    token: int
+    choice: Choice
+    token: Token
     task: asyncio.Task[FrameNotice]
 
 
@@ -64,6 +65,10 @@ class PeerTransport:
     verify: Verify = signatures.verify
     _arrivals: Arrivals = field(default_factory=lambda: Arrivals(_MAX_ARRIVED))
     _told: LRUCache[tuple[str, str], None] = field(default_factory=lambda: LRUCache(_TOLD))
+    _sent: Counter[LinkKind] = field(default_factory=Counter)
+    """Frames that have arrived since the last seal."""
+    _probes: set[asyncio.Task[None]] = field(default_factory=set)
+    """Probes whose frames have arrived by another link."""
     _fetched: asyncio.Task[None] | None = None
     _door: FrameDoor | None = None
 
@@ -82,6 +87,10 @@ class PeerTransport:
         match delivered.event:
             case Plan(share=share):
                 self.book.want({who for m in share.microbatches for who in (m.before, m.after) if who})
+            case EpochClose(epoch=epoch) if self._sent:
+                ways = ", ".join(f"{count} by {kind}" for kind, count in self._sent.most_common())
+                log.info("frames that were sent until the seal of epoch %d: %s", epoch, ways)
+                self._sent.clear()
             case Reroute() as event:
                 self.book.want(filter(None, (event.miner, event.before, event.after)))
             case _:
@@ -102,6 +111,8 @@ class PeerTransport:
         return self._arrivals.incoming()
 
     async def close(self) -> None:
+        for probe in self._probes:
+            probe.cancel()
         if self._door is not None:
             self.doorway.close(self._door)
         await self.way_by_store.close()
@@ -115,6 +126,7 @@ class PeerTransport:
         """Try links, at most two at a time, until the frame has arrived by one."""
         loop, size = asyncio.get_running_loop(), frame.notice.size
         under_way: dict[asyncio.Task[FrameNotice], _Transfer] = {}
+        arrived: FrameNotice | None = None
         tried: list[LinkKind] = []
         choice: Choice | None = self.chooser.choose(to, size, loop.time(), usable)
         last: TransportError | None = None
@@ -133,13 +145,13 @@ class PeerTransport:
                 choice = None
                 pause = None if hedge_at is None else max(0.0, hedge_at - loop.time())
                 done, _ = await asyncio.wait(under_way, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-                arrived: FrameNotice | None = None
                 for task in done:
                     transfer = under_way.pop(task)
                     error = task.exception()
                     self._note(transfer, to, error)
                     if error is None:
                         arrived = task.result()
+                        self._sent[transfer.choice.kind] += 1
                     elif isinstance(error, TransportError):
                         last = error
                     else:
@@ -149,7 +161,7 @@ class PeerTransport:
                 if not under_way or not done:  # all have failed, or the one is late
                     choice = self.chooser.next(to, size, loop.time(), usable, tried)
         finally:
-            await self._call_off(under_way)
+            await self._call_off(under_way, to, arrived is not None)
 
     def _start(self, frame: OutgoingFrame, to: str, contact: Contact | None, choice: Choice) -> _Transfer:
         token = self.chooser.began(to, choice.kind, frame.notice.size, asyncio.get_running_loop().time())
@@ -158,7 +170,7 @@ class PeerTransport:
         else:
             assert contact is not None
             work = self._push(frame, contact, self.links[choice.kind], choice.deadline_s)
-        return _Transfer(choice.kind, token, asyncio.ensure_future(work))
+        return _Transfer(choice, token, asyncio.ensure_future(work))
 
     async def _push(self, frame: OutgoingFrame, contact: Contact, link: Link, within_s: float) -> FrameNotice:
         try:
@@ -180,20 +192,35 @@ class PeerTransport:
             later = isinstance(cause, DoorRefused) and cause.why in (Refusal.LATER, Refusal.NOT_EXPECTED)
             outcome = Outcome.REFUSED_LATER if later else Outcome.FAILED
         self.chooser.ended(transfer.token, asyncio.get_running_loop().time(), outcome)
-        if outcome is Outcome.FAILED and transfer.kind is not LinkKind.STORE:
+        kind = transfer.choice.kind
+        if outcome is Outcome.FAILED and kind is not LinkKind.STORE:
             self.book.doubt(to)
             what = f"{type(error).__name__}: {error}"
             if (to, what) not in self._told:
                 self._told[to, what] = None
-                log.warning(
-                    "a frame did not reach %s by %s, and goes another way: %s", to, transfer.kind, what
-                )
+                log.warning("a frame did not reach %s by %s, and goes another way: %s", to, kind, what)
 
-    async def _call_off(self, under_way: Mapping[asyncio.Task[FrameNotice], _Transfer]) -> None:
+    async def _call_off(
+        self, under_way: Mapping[asyncio.Task[FrameNotice], _Transfer], to: str, arrived: bool
+    ) -> None:
+        """Stop the other transfers of a frame; a probe goes on, to learn of its link."""
         for task, transfer in under_way.items():
+            if arrived and transfer.choice.probe:
+                probe = asyncio.create_task(self._end_probe(transfer, to))
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+                continue
             task.cancel()
+            await asyncio.wait([task])
             self.chooser.ended(transfer.token, asyncio.get_running_loop().time(), Outcome.CANCELLED)
-        await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _end_probe(self, transfer: _Transfer, to: str) -> None:
+        try:
+            await asyncio.wait([transfer.task])
+        except asyncio.CancelledError:
+            transfer.task.cancel()
+            raise
+        self._note(transfer, to, transfer.task.exception())
 
     async def _pass_on_fetched(self) -> None:
         async for frame in self.way_by_store.incoming():

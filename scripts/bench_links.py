@@ -89,7 +89,7 @@ def frame_of(size: int) -> OutgoingFrame:
     text = b'{"benchmark":true}' + b" " * 500
     data = struct.pack("<4sBH", MAGIC, FRAME_VERSION, len(text)) + text + bytes(SIGNATURE_BYTES)
     name = FrameName.model_validate(
-        {"epoch": 0, "step": 0, "microbatch": 0, "attempt": 0, "stage": 0, "direction": "forward"}
+        {"epoch": 0, "step": 0, "microbatch": 0, "attempt": 0, "stage": 0, "direction": "f"}
     )
     data += os.urandom(size)
     return OutgoingFrame(FrameNotice(name=name, digest="0" * 64, size=len(data)), data)
@@ -99,8 +99,7 @@ async def receive(name: str) -> None:
     """Be the receiver until stdin ends: says its contact, then the CPU time that it took."""
     end = await LINKS[name](OpenDoor())
     print(end.contact.model_dump_json(), flush=True)
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        del line
+    while await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(cpu_s()), flush=True)
     await end.link.close()
 
@@ -113,21 +112,18 @@ def cpu_s() -> float:
 
 async def measure(name: str, frame: OutgoingFrame, frames: int) -> list[dict[str, Any]]:
     """Rows for one link."""
-    receiver = subprocess.Popen(
-        [sys.executable, __file__, "--receive", name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    receiver = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--receive", name, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert receiver.stdin is not None
-    assert receiver.stdout is not None
-    said, end = receiver.stdout, await LINKS[name](OpenDoor())
-    peer = Contact.model_validate_json(await asyncio.to_thread(said.readline))
+    ask, said = receiver.stdin, receiver.stdout
+    assert ask is not None
+    assert said is not None
+    end = await LINKS[name](OpenDoor())
+    peer = Contact.model_validate_json(await said.readline())
 
     async def receiver_cpu_s() -> float:
-        receiver.stdin.write("\n")
-        receiver.stdin.flush()
-        return float(await asyncio.to_thread(said.readline))
+        ask.write(b"\n")
+        return float(await said.readline())
 
     rows = []
     await end.link.push(frame, peer)
@@ -154,8 +150,8 @@ async def measure(name: str, frame: OutgoingFrame, frames: int) -> list[dict[str
             }
         )
     await end.link.close()
-    receiver.stdin.close()
-    receiver.wait(timeout=20)
+    ask.close()
+    await receiver.wait()
     return rows
 
 

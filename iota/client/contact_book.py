@@ -50,9 +50,14 @@ class ContactBook:
         """Members to look up, in order."""
         self._asked: LRUCache[str, float] = LRUCache(_MOST)
         """When a member was last looked up, in monotonic seconds."""
+        self._joined = asyncio.Event()
         self._wake, self._answered = asyncio.Event(), asyncio.Event()
         self._told: LRUCache[str, None] = LRUCache(_MOST)
         """Members of whose contacts the log has said what is wrong."""
+
+    def joined(self) -> None:
+        """This node is a member now: it may publish and look up."""
+        self._joined.set()
 
     def get(self, hotkey: str) -> Contact | None:
         """The member's contact, if one is known and valid."""
@@ -91,6 +96,7 @@ class ContactBook:
 
     async def run(self) -> None:
         """Publish and look up, until cancelled. An orchestrator that is away is asked again."""
+        await self._joined.wait()
         published = -PUBLISH_S
         while True:
             now = time.monotonic()

@@ -98,7 +98,7 @@ async def _listen(
         )
     except (OSError, OverflowError) as error:
         raise PortUnavailable(
-            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another --port"
+            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another port"
         ) from None
 
 

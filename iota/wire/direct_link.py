@@ -5,6 +5,7 @@ This side pushes; `iota.wire.direct_server` takes frames. Connections are kept o
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -16,7 +17,7 @@ from iota.http import AddressRefused, AnswerRefused, HttpClient, NoAnswer, NotSe
 from iota.identity.signatures import SIGNATURE_BYTES
 from iota.protocol.contacts import Contact
 from iota.settings.urls import split_host_port
-from iota.wire.direct_server import PATH, Refused
+from iota.wire.direct_server import HELLO, PATH, Refused
 from iota.wire.link import DoorRefused, LinkKind
 from iota.wire.transport import OutgoingFrame, TransferRefused, TransportError, Unreachable
 from iota.wire.upload_pace import UploadPace
@@ -55,6 +56,22 @@ class DirectLink:
                 return answer
         raise last
 
+    async def round_trip(self, peer: Contact) -> float:
+        """Seconds from a request to its answer, over an open connection. Raises Unreachable."""
+        last = "it names no address that may be dialled"
+        for address in filter(self._may_lead, peer.direct):
+            try:
+                for _ in range(2):  # the first one opens the connection
+                    began = time.perf_counter()
+                    async with self._http.open(
+                        "GET", _url(address, peer.certificate, HELLO), certificate=peer.certificate
+                    ):
+                        pass
+                return time.perf_counter() - began
+            except (NotSent, NoAnswer, AnswerRefused, OSError, ValueError) as error:
+                last = f"{address}: {error}"
+        raise Unreachable(last)
+
     async def close(self) -> None:
         await self._http.close()
 
@@ -69,7 +86,7 @@ class DirectLink:
         return True
 
     async def _push(self, frame: OutgoingFrame, address: str, certificate: str | None) -> bytes:
-        url = URL(f"{'http' if certificate is None else 'https'}://{address}{PATH}")
+        url = _url(address, certificate, PATH)
         headers = {"Content-Length": str(len(frame.data)), "Content-Type": "application/octet-stream"}
         try:
             async with self._http.open(
@@ -90,6 +107,10 @@ class DirectLink:
             chunk = view[start : start + _CHUNK]
             await self._pace.spend(len(chunk))
             yield chunk
+
+
+def _url(address: str, certificate: str | None, path: str) -> URL:
+    return URL(f"{'http' if certificate is None else 'https'}://{address}{path}")
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:

@@ -1,5 +1,6 @@
 """Takes frames that peers push over HTTP/1.1: a frame is the body of one request.
 
+    GET /v1/hello          204, for a peer to measure the round trip
     POST /v1/frames        Content-Length: the frame's bytes
     200                    64 bytes: the receiver's acknowledgement
     400, 409 or 503        {"why": ..., "detail": ...}: a refusal of the door
@@ -24,6 +25,7 @@ from iota.wire.frame import PREFIX_BYTES, FrameError, head_size
 from iota.wire.link import MAX_HEAD, Door, DoorRefused, Refusal
 
 PATH: Final = "/v1/frames"
+HELLO: Final = "/v1/hello"
 HEAD_S: Final = 10.0
 """Time for a frame's head to arrive after the request's headers."""
 LEAST_RATE: Final = 16 << 10
@@ -56,8 +58,12 @@ async def serve_frames(
     async def take(request: web.Request) -> web.Response:
         return web.Response(body=await _take(request, door, max_payload))
 
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(status=204)
+
     app = web.Application(middlewares=[_with_refusals])
     app.router.add_post(PATH, take)
+    app.router.add_get(HELLO, hello)
     async with listening(app, host, port, _LIMITS, tls) as url:
         yield int(url.rpartition(":")[2])
 
@@ -112,20 +118,18 @@ async def _read_head(request: web.Request, size: int) -> tuple[bytes, bytes]:
         raise DoorRefused(Refusal.MALFORMED, str(error)) from error
 
 
-async def _read_payload(request: web.Request, head: bytes, rest: bytes, size: int) -> bytearray:
+async def _read_payload(request: web.Request, head: bytes, rest: bytes, size: int) -> bytes:
     """The whole frame, whose head and first bytes are read."""
-    data = bytearray(size)
-    at = len(head) + len(rest)
-    data[:at] = head + rest
+    parts = [head, rest]
+    left = size - len(head) - len(rest)
     try:
         async with asyncio.timeout(HEAD_S + size / LEAST_RATE):
-            while at < size:
-                chunk = await _more(request)
-                data[at : at + len(chunk)] = chunk
-                at += len(chunk)
+            while left > 0:
+                parts.append(await _more(request))
+                left -= len(parts[-1])
     except TimeoutError:
         raise DoorRefused(Refusal.LATER, f"it came at less than {LEAST_RATE >> 10} KiB/s") from None
-    return data
+    return b"".join(parts)
 
 
 async def _more(request: web.Request) -> bytes:

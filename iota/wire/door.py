@@ -95,7 +95,7 @@ class FrameDoor:
             return known
         return None
 
-    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
+    async def take(self, head: bytes, data: bytes) -> bytes:
         header = read_head(head, self._spec)
         digest = await asyncio.to_thread(lambda: blake3(data).hexdigest())
         notice = FrameNotice(name=header.name, digest=digest, size=len(data))
@@ -196,7 +196,7 @@ class Doorway:
     async def admit(self, head: bytes, size: int) -> bytes | None:
         return await self._present().admit(head, size)
 
-    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
+    async def take(self, head: bytes, data: bytes) -> bytes:
         return await self._present().take(head, data)
 
     def give_up(self, head: bytes) -> None:

@@ -43,6 +43,7 @@ from iota.protocol.records import EpochRecord
 from iota.protocol.verdicts import FiledVerdict, VerdictPage
 from iota.spec import WireDtype
 from iota.wire.frame import DOMAIN, FrameError, decode_frame
+from iota.wire.iroh_arrivals import KEPT, REFUSED, read_answer
 from iota.wire.receipt_form import form_fault, input_headers
 from orchestrator.intake.bounds import parse
 from tests.support import sample_specs, samples
@@ -102,6 +103,10 @@ def _frame(data: bytes) -> None:
     choice, frame = data[:1], data[1:]
     wire = list(WireDtype)[choice[0] % 3] if choice else WireDtype.FP32
     decode_frame(_resigned(frame) if choice and choice[0] >= 128 else frame, sample_specs.tiny_spec(wire))
+
+
+def _answers() -> list[bytes]:
+    return [KEPT + bytes(64), REFUSED + b"not-expected\n", REFUSED + b"later\nno room"]
 
 
 def _frames() -> list[bytes]:
@@ -250,6 +255,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("frame", _frame, (FrameError,), _frames),
+        Target("answer", read_answer, (ValueError,), _answers),
         Target("receipts", _receipt_batches, (UntrustedAnswer, SealBroken), _batches),
         Target("header", _signed_header, (ValueError,), _headers),
         Target(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from iota.objects import planned_frames
 from iota.protocol.events import Admit, Drop, Event, StoreFrame
 from iota.protocol.frames import Direction, FrameKept, FrameName
 from iota.protocol.messages import BadValue, FrameMissing
@@ -46,6 +47,7 @@ from tests.support.replica_cores import (
     LAST,
     ME,
     OTHER,
+    SPEC,
     close,
     ended,
     hear,
@@ -176,6 +178,25 @@ def test_attempts_that_a_second_re_route_does_not_tell_are_not_guessed() -> None
         assert core.expects(header_of(activations(attempt=attempt))) is WRONG
     assert core.expects(header_of(activations(attempt=3))) is EARLY
     assert isinstance(hear(core, ready(activations(attempt=1)))[0], FetchFrame)
+
+
+def test_a_step_makes_room_on_the_disk_for_what_its_plan_and_its_re_routes_name_alone() -> None:
+    """Whatever peers push: so a disk that is planned for the frames of an epoch holds them."""
+    core = _planned()
+    names = [make(n, attempt) for make in (activations, gradient) for n in range(3) for attempt in range(4)]
+
+    def taken() -> int:
+        count = 0
+        for name, sender in [(name, sender) for name in names for sender in (FIRST, LAST, OTHER, ME)]:
+            if core.expects(header_of(name, sender)) is EXPECTED:
+                push(core, name, sender)
+                count += 1
+        return count
+
+    received = taken()
+    assert (received, taken()) == (planned_frames(SPEC) // 2, 0)
+    hear(core, moved(0, OTHER, 1), moved(2, OTHER, 2))
+    assert (taken(), taken()) == (2, 0)
 
 
 # ---- what becomes an input --------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,7 +20,7 @@ from iota.identity import signatures
 from iota.identity.certificates import Verify
 from iota.identity.signatures import signing_bytes
 from iota.protocol.contacts import Contact
-from iota.protocol.events import Delivered, Plan, Reroute
+from iota.protocol.events import Delivered, EpochClose, Plan, Reroute
 from iota.protocol.frames import KEPT_DOMAIN, FrameKept, FrameNotice, kept_statement
 from iota.spec import RunSpec
 from iota.wire.arrivals import Arrivals
@@ -64,6 +65,8 @@ class PeerTransport:
     verify: Verify = signatures.verify
     _arrivals: Arrivals = field(default_factory=lambda: Arrivals(_MAX_ARRIVED))
     _told: LRUCache[tuple[str, str], None] = field(default_factory=lambda: LRUCache(_TOLD))
+    _sent: Counter[LinkKind] = field(default_factory=Counter)
+    """Frames that have arrived since the last seal."""
     _probes: set[asyncio.Task[None]] = field(default_factory=set)
     """Probes whose frames have arrived by another link."""
     _fetched: asyncio.Task[None] | None = None
@@ -84,6 +87,10 @@ class PeerTransport:
         match delivered.event:
             case Plan(share=share):
                 self.book.want({who for m in share.microbatches for who in (m.before, m.after) if who})
+            case EpochClose(epoch=epoch) if self._sent:
+                ways = ", ".join(f"{count} by {kind}" for kind, count in self._sent.most_common())
+                log.info("frames that were sent until the seal of epoch %d: %s", epoch, ways)
+                self._sent.clear()
             case Reroute() as event:
                 self.book.want(filter(None, (event.miner, event.before, event.after)))
             case _:
@@ -144,6 +151,7 @@ class PeerTransport:
                     self._note(transfer, to, error)
                     if error is None:
                         arrived = task.result()
+                        self._sent[transfer.choice.kind] += 1
                     elif isinstance(error, TransportError):
                         last = error
                     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from iota.protocol.events import FrameReady
-from iota.protocol.frames import Direction, FrameName
+from iota.protocol.frames import Direction, FrameName, FrameNotice
 
 Place = tuple[int, int]
 """(step, microbatch)"""
@@ -92,8 +92,8 @@ class Route:
     """Frames that are looked for on this disk."""
     fetching: set[FrameName] = field(default_factory=set)
     """Frames that are fetched from the store."""
-    made: dict[int, tuple[FrameName, bool]] = field(default_factory=dict)
-    """By the stage that it goes to: this replica's frame on its disk, and whether the store has it."""
+    made: dict[int, tuple[FrameName, FrameNotice | None]] = field(default_factory=dict)
+    """By the stage that it goes to: this replica's frame on disk, and its notice if it is in the store."""
 
     def frame(self, name: FrameName) -> KnownFrame:
         """What is known of a frame."""

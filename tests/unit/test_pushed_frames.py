@@ -376,10 +376,11 @@ def test_a_new_neighbour_is_sent_what_lay_at_the_old_one() -> None:
     assert not core.wants(ResendFrame(name, OTHER))
 
 
-def test_a_new_neighbour_finds_what_is_in_the_store_by_itself() -> None:
+def test_a_new_neighbour_is_to_hear_of_what_is_in_the_store() -> None:
     core = _planned()
-    core.take(FrameStored(_forwarded(core).frame.notice))
-    assert hear(core, moved(2, OTHER, 1)) == []
+    notice = _forwarded(core).frame.notice
+    core.take(FrameStored(notice))
+    assert hear(core, moved(2, OTHER, 1)) == [Say(frames=(notice,))]
 
 
 def test_a_frame_goes_to_who_has_the_microbatch_when_it_is_made() -> None:

@@ -192,7 +192,6 @@ class FrameDoor:
             if not self._early[sender]:
                 del self._early[sender]
 
-
     async def _find_room(self, header: FrameHeader, head: bytes, size: int) -> None:
         """Returns once the frame may be read. Raises DoorRefused."""
         place = self._room.ask(header.sender, header.name, size)

@@ -138,7 +138,12 @@ class LinkHistory:
         return whole / (1 - min(self.failure_rate, self._limits.worst_rate))
 
     def hope_s(self, size: int) -> float:
-        """`cost_s` at the link's best: as it once was, or as the prior has it before it is known."""
+        """`cost_s` at the link's best: as it once was, or as the prior has it before it is known.
+
+        0 for one that was never tried: it is tried once, so that it is known, and dialled, when it is needed.
+        """
+        if self._breaks and not self.arrived and self.tried_at == -inf:
+            return 0.0
         latency, s_per_byte = self._prior.latency_s, 1 / self._prior.bytes_per_s
         if self._best and self.arrived >= self._limits.sure_after:
             latency, s_per_byte = self._best
@@ -263,9 +268,9 @@ class LinkHistory:
 
     def _refused(self, now: float) -> None:
         self.refusals += 1
-        if self.refusals > self._limits.refusals_to_fail:
+        if self.refusals >= self._limits.refusals_to_break:
             self._wait(now)
-            self._failed()
+            self.broken = self._breaks
         else:
             self.failures, self.broken = 0, False
 

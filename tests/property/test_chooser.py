@@ -15,9 +15,9 @@ from tests.support.virtual_sender import FRAME_BYTES, OneLink, VirtualSender
 
 DIRECT, IROH, STORE = LinkKind.DIRECT, LinkKind.IROH, LinkKind.STORE
 BAD = sorted(set(Behaviour) - {Behaviour.GOOD})
-FACTOR = 2.0
+FACTOR = 1.5
 """A sender takes at most so many times what the link does that was best in hindsight."""
-CHANGE_S = 4.0
+CHANGE_S = 3.0
 """And so many seconds for each change of a link: a hedge delay, and what follows until it is left."""
 COMES_BACK = 3
 """Frames, after the pause between probes, of which the last goes by a link that has come back."""

@@ -155,14 +155,17 @@ class Chooser:
     def _due(
         self, links: Mapping[LinkKind, LinkHistory], best: LinkKind, size: int, now: float
     ) -> LinkKind | None:
-        """The link to probe now, if the best is known and another promises more; one probe at a time of each."""
+        """The link to probe now, if the best is known and one without a probe promises more."""
         if best is not LinkKind.STORE and not links[best].arrived:
             return None
-        enough = self._limits.gain * links[best].cost_s(size, idle=True)
+        present = links[best].cost_s(size, idle=True)
         due = [
             kind
             for kind, link in links.items()
-            if kind is not best and not link.probing and link.probe_at <= now and link.hope_s(size) < enough
+            if not link.probing
+            and link.probe_at <= now
+            and link.hope_s(size) < self._limits.gain * present
+            and (link.broken or not link.arrived or link.cost_s(size, idle=True) > present)  # else it is busy
         ]
         return _most_hopeful(links, due, size) if due else None
 

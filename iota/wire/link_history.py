@@ -85,8 +85,8 @@ class LinkHistory:
         """`breaks`: whether it has a breaker; the last resort has none.
 
         `before`: the history before the peer's contact changed. Only its probes are taken over: a new address
-        may be reached at once, so the pause is the first one again, but a peer that changes its contact all
-        the time gets no more than a probe in each such pause.
+        may be reached at once, so the pause is the first one again. A peer that changes its contact all the
+        time gets no more than a probe in each such pause, for a link that brought no frame stays with probes.
         """
         self._prior, self._limits, self._breaks = prior, limits, breaks
         self.latency_s = prior.latency_s
@@ -117,7 +117,8 @@ class LinkHistory:
         """Probes under way."""
         self._offered = False
         if before is not None:
-            self.broken, self.probes, self.tried_at = before.broken, before.probes, before.tried_at
+            self.broken = before.broken or (not before.arrived and before.tried_at > -inf)
+            self.probes, self.tried_at = before.probes, before.tried_at
             self.probe_at = before.tried_at + limits.first_pause_s
 
     # ---- what is expected ----------------------------------------------------------------------------
@@ -235,7 +236,7 @@ class LinkHistory:
         again = transfer.probe or self.broken or not self.arrived
         weight = 1.0 if again else self._limits.weight  # what was known before is out of date
         self._learn(transfer.size, weight * (alone_s - self._alone(transfer.size)))
-        self.failure_rate *= 1 - weight
+        self.failure_rate *= 0.0 if self.broken else 1 - self._limits.weight
         if transfer.measured and not transfer.probe:
             self._ratios.append(max(_LEAST_S, now - transfer.began_s) / transfer.expected_s)
             self._spread = None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from math import inf
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iota.wire.chooser import Chooser, Limits, Outcome
+from iota.wire.chooser import Chooser, Limits
 from iota.wire.link import LinkKind
 from tests.support.virtual_links import Behaviour, Phase, Uplink, VirtualLink, steady
 from tests.support.virtual_sender import FRAME_BYTES, OneLink, VirtualSender

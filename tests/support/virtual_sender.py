@@ -103,20 +103,23 @@ class VirtualSender:
         self, frames: int, *, together: int = 1, gap_s: float = 0.0, size: int = FRAME_BYTES
     ) -> list[Sent]:
         """Send frames, `together` at a time, each `gap_s` after one has been acknowledged; waits for all."""
-        numbers = iter(range(len(self.sent), len(self.sent) + frames))
         out: list[Sent] = []
+        done = 0
 
         def begin() -> None:
-            number = next(numbers, None)
-            if number is not None:
-                sent = Sent(number, self.now)
-                self.sent.append(sent)
-                out.append(sent)
-                _Sending(self, sent, size, lambda: self.after(gap_s, begin)).begin()
+            if len(out) < frames:
+                out.append(Sent(len(self.sent), self.now))
+                self.sent.append(out[-1])
+                _Sending(self, out[-1], size, end).begin()
+
+        def end() -> None:
+            nonlocal done
+            done += 1
+            self.after(gap_s, begin)
 
         for _ in range(together):
             self.after(0.0, begin)
-        self.run(lambda: len(out) == frames and all(sent.acknowledged for sent in out))
+        self.run(lambda: done == frames)
         return out
 
     def settle(self) -> None:

@@ -64,7 +64,7 @@ class Token:
 
     kind: LinkKind
     link: LinkHistory
-    others: Mapping[LinkKind, LinkHistory]
+    links: Mapping[LinkKind, LinkHistory]
     """All links to the peer itself."""
     transfer: Transfer
 
@@ -119,7 +119,7 @@ class Chooser:
         """
         link, was_broken = token.link, token.link.broken
         link.ended(token.transfer, now, outcome)
-        others = [other for other in token.others.values() if other is not link]
+        others = [other for other in token.links.values() if other is not link]
         if was_broken and not link.broken:
             for other in others:
                 other.probe_at = min(other.probe_at, now)

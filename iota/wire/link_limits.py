@@ -42,7 +42,7 @@ class Limits:
 
     priors: Mapping[LinkKind, Prior] = field(default_factory=_priors)
     max_peers: int = 4096
-    """Peers whose links are remembered: more than a run has miners; about 3 kB for each."""
+    """Peers whose links are remembered: more than a run has miners; about 5 kB for each."""
 
     weight: float = 0.25
     """Of a new value in a smoothed one: four frames are seconds of training, and one outlier is no trend."""

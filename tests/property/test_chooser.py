@@ -77,6 +77,7 @@ def test_every_frame_arrives_and_counts_once_and_every_transfer_ends(
     assert arrived == set(range(40))
     assert [one.acknowledged for one in sent] == [1] * 40
     assert max(one.most_running for one in sent) <= 2
+    assert all(len(one.transfers) <= one.rounds * len(case) for one in sent)
     assert sender.begun == sender.ended
     assert all(link.under_way == 0 for link in sender.chooser.summary("peer").values())
 

@@ -71,6 +71,8 @@ class Sent:
     done_s: float = inf
     acknowledged: int = 0
     """Acknowledgements that counted."""
+    rounds: int = 0
+    """How often all links were open to it anew."""
     most_running: int = 0
     transfers: list[LinkKind] = field(default_factory=list)
     probes: list[LinkKind] = field(default_factory=list)
@@ -162,6 +164,7 @@ class _Sending:
         if self._sent.acknowledged:
             return
         self._tried = []
+        self._sent.rounds += 1
         self._start(self._chooser.choose("peer", self._size, self._sender.now, self._usable))
 
     def _start(self, choice: Choice) -> None:

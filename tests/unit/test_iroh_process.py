@@ -157,6 +157,24 @@ async def test_a_port_that_is_taken_is_said_at_the_start() -> None:
             )
 
 
+async def test_a_relay_that_cannot_be_reached_holds_up_nothing() -> None:
+    async with iroh_ends(2, relays=("https://127.0.0.1:9",)) as (sender, receiver):
+        assert receiver.contact.iroh.relay is None
+        named = receiver.contact.iroh.model_copy(update={"relay": "https://127.0.0.1:9/"})
+        receiver.contact = contact_of(named)
+        await _push_until_it_works(sender, receiver)
+        await sender.until(lambda: _connected(sender))
+        assert sender.link.status.endpoint.peers[0].path == "direct"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"relays": ("no url",)}, {"public": ("nowhere",)}, {"bind": ("x:1",)}], ids=str
+)
+async def test_options_that_mean_nothing_are_said_at_the_start(wrong: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(LinkUnavailable, match=r"iroh cannot be used here: \w"):
+        await IrohLink.open(bytes(range(32)), MemoryDoor(), lambda key: True, IrohOptions(**wrong))
+
+
 async def test_without_the_package_the_link_says_what_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iroh_link.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LinkUnavailable, match="not installed"):

@@ -76,6 +76,10 @@ class MinerDisk:
         """File of a frame that this miner sent or received. Audits ask for both."""
         return self.root / "frames" / str(name)
 
+    def has_frames(self) -> bool:
+        """Whether any frame may be here."""
+        return (self.root / "frames").exists()
+
     def kept_frames(self, epoch: int, step: int) -> list[Path]:
         """Files of the frames of one step, in a fixed order."""
         files = (self.root / "frames" / str(epoch) / str(step)).glob("*/*")

@@ -19,6 +19,7 @@ from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
+from iota.http import Reach
 from iota.identity.keys import Hotkey
 from iota.identity.worker_file import refuse_other_run
 from iota.planning import (
@@ -41,6 +42,7 @@ from iota.store.transfer import ObjectClient
 from iota.wire.transport import Transport
 from miner.device import DeviceThread, measured_flops
 from miner.disk import MinerDisk
+from miner.links import MinerLinks, open_links
 from miner.op_records import StateLost
 from miner.ops import OpRunner
 from miner.receipt_log import ReceiptLog
@@ -53,7 +55,7 @@ MAX_JOINS: Final = 8
 
 
 class TransportFactory(Protocol):
-    """Makes the transport of one life of a replica."""
+    """Makes the transport by the store of one life of a replica."""
 
     def __call__(self, run: str, urls: UrlSource, store: ObjectClient) -> Transport: ...
 
@@ -73,13 +75,14 @@ class MinerNode:
         hotkey: Hotkey,
         client: OrchestratorClient,
         objects: ObjectClient,
+        reach: Reach,
         make_engine: EngineFactory,
         make_transport: TransportFactory,
         watch: Watch,
         certificate: Certificate | None = None,
     ) -> None:
         self._settings, self._torch_device, self._threads = settings, device, threads
-        self._hotkey, self._client, self._store = hotkey, client, objects
+        self._hotkey, self._client, self._store, self._reach = hotkey, client, objects, reach
         self._certificate, self._session = certificate, new_session()
         self._objects = RunObjects(client, objects)
         self._make_engine, self._make_transport = make_engine, make_transport
@@ -120,16 +123,30 @@ class MinerNode:
             receipts = ReceiptLog(disk.receipts, info.run, self._hotkey)
             flops = await self._device.run(measured_flops, self._torch_device, self._threads)
             try:
-                for _ in range(MAX_JOINS):
-                    if await self._life(info.spec, disk, receipts, flops, compiled=compiled):
-                        return
-                    log.warning("starting again from the run's base")
-                raise StateLost(f"this replica lost its state {MAX_JOINS} times: see the log above")
+                await self._live(info.spec, disk, receipts, flops, compiled=compiled)
             finally:
                 receipts.close()
 
-    async def _life(
+    async def _live(
         self, spec: RunSpec, disk: MinerDisk, receipts: ReceiptLog, flops: float, *, compiled: bool
+    ) -> None:
+        """One life after another, over the same links, until the run ends. Raises StateLost."""
+        async with open_links(self._settings, spec, self._hotkey, self._client, self._reach) as links:
+            for _ in range(MAX_JOINS):
+                if await self._life(spec, disk, receipts, flops, links, compiled=compiled):
+                    return
+                log.warning("starting again from the run's base")
+        raise StateLost(f"this replica lost its state {MAX_JOINS} times: see the log above")
+
+    async def _life(
+        self,
+        spec: RunSpec,
+        disk: MinerDisk,
+        receipts: ReceiptLog,
+        flops: float,
+        links: MinerLinks | None,
+        *,
+        compiled: bool,
     ) -> bool:
         """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
         reply = await self._client.join(self._join_request(disk, receipts, flops))
@@ -155,12 +172,13 @@ class MinerNode:
         )
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         reader = ShardReader(manifest, self._objects.get_range, disk.cache, CACHE_BYTES)
+        by_store = self._make_transport(spec.id, self._client, self._store)
         replica = Replica(
             reply,
             self._hotkey.ss58,
             self._client,
             self._objects,
-            self._make_transport(spec.id, self._client, self._store),
+            by_store if links is None else links.transport(by_store),
             self._device,
             runner,
             Samples(spec, reader),

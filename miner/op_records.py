@@ -12,7 +12,7 @@ from iota.identity.keys import Hotkey
 from iota.protocol.frames import FrameName, FrameNotice
 from iota.protocol.receipts import OpKey, OpKind, Receipt
 from iota.spec import RunSpec
-from iota.wire.frame import FrameError, FrameHeader, decode_frame, encode_frame, make_header
+from iota.wire.frame import FrameError, FrameHeader, check_frame, encode_frame, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.committer import Committer
 from miner.core.schedule import Op
@@ -39,11 +39,11 @@ class OpRecords:
     """Device class that the receipts name."""
     committer: Committer = field(repr=False)
 
-    def frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
+    def frame(self, op: Op, payload: bytes | memoryview, digest: str, receiver: str) -> OutgoingFrame:
         """The op's signed frame, written to disk before its receipt.
 
-        A frame that an earlier process wrote for the same payload is sent again: signatures are randomised,
-        so a second one would make other bytes than those that may be in the store.
+        A frame that an earlier process wrote for the same payload is sent again, whoever received it then:
+        signatures are randomised, so a second one would make other bytes than those that may be in the store.
         """
         name = FrameName.of(op.key, self.stage)
         header = make_header(self.spec, name, digest, self.hotkey.ss58, receiver)
@@ -55,10 +55,11 @@ class OpRecords:
         return OutgoingFrame(notice, data)
 
     def _kept_frame(self, header: FrameHeader) -> bytes | None:
-        """The frame with this header on disk; None if there is none, another or a damaged one."""
+        """The frame on disk with this header but for its receiver; None if there is none, or another one."""
         try:
             data = self.disk.frame(header.name).read_bytes()
-            if decode_frame(data, self.spec).header == header:
+            kept = check_frame(data, self.spec).header
+            if kept.model_copy(update={"receiver": header.receiver}) == header:
                 return data
         except FileNotFoundError:
             return None

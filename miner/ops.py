@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from iota.codec.wire_dtype import payload_tensor
 from iota.compute.devices import device_of
 from iota.compute.engine import Engine
 from iota.compute.errors import BadValueError
@@ -23,12 +22,12 @@ from iota.outer.base_values import BaseRoots
 from iota.protocol.fingerprints import fingerprint_nonce
 from iota.protocol.receipts import MAX_LOSS, Beginning, OpKind, SignedHeader, StepUpdate, counted_digest
 from iota.spec import RunSpec
-from iota.wire.frame import Frame
 from iota.wire.transport import OutgoingFrame
 from miner.activity import Activity
 from miner.committer import Committed, Committer
 from miner.core.schedule import Op
 from miner.disk import MinerDisk
+from miner.kept_frames import OpInput
 from miner.op_records import OpRecords, StateLost
 from miner.receipt_log import ReceiptLog
 from miner.recorder import Recorder
@@ -40,9 +39,9 @@ class Inputs:
 
     tokens: Tokens | None = None
     """(sequences, sequence_length + 1) token ids. Set before any op of the microbatch runs."""
-    stage_input: Frame | None = None
+    stage_input: OpInput | None = None
     """Activations from the stage before; None at stage 0."""
-    gradient: Frame | None = None
+    gradient: OpInput | None = None
     """Gradient of this stage's output; None at the last stage."""
 
 
@@ -189,11 +188,10 @@ class OpRunner:
         self, kind: OpKind, mb: Microbatch, version: int, work: Inputs, *, recompute: bool
     ) -> DeviceOutput:
         """Start FORWARD, LOSS, EVAL or BACKWARD. `recompute`: a BACKWARD computes its own forward first."""
-        tokens, stage_input = work.tokens, None
+        tokens = work.tokens
         if tokens is None:
             raise StateLost("an op was scheduled before its tokens were read")
-        if work.stage_input is not None:
-            stage_input = payload_tensor(work.stage_input.payload)
+        stage_input = None if work.stage_input is None else work.stage_input.payload_N
         if self.spec.is_heldout(mb.index):
             return self.engine.evaluate(mb, version, stage_input, tokens)
         if kind is OpKind.FORWARD:
@@ -204,7 +202,7 @@ class OpRunner:
             raise StateLost(f"the gradient for microbatch {mb.index} of step {mb.step} is gone")
         if recompute:
             self.engine.remember(mb, version, stage_input, tokens)
-        return self.engine.backward(mb, version, payload_tensor(work.gradient.payload))
+        return self.engine.backward(mb, version, work.gradient.payload_N)
 
     def _launch_step(self, op: Op, inputs: Mapping[tuple[int, int], Inputs]) -> Future[OutgoingFrame | None]:
         summed = [(mb.index, mb.attempt) for mb in self.engine.summed(op.step)]

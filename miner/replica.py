@@ -17,17 +17,18 @@ from iota.console.counts import counted
 from iota.console.watch import Watch
 from iota.data.samples import Samples
 from iota.identity.signatures import signing_bytes
+from iota.protocol.events import Admit, Drop, Plan, Reroute, StepClose
 from iota.protocol.messages import BadValue, JoinReply, Report
-from iota.protocol.receipts import ReceiptBatch
+from iota.protocol.receipts import OpKind, ReceiptBatch
 from iota.protocol.words import WORD_DOMAIN, signed_word
-from iota.wire.frame import FrameError
-from iota.wire.transport import Transport
+from iota.wire.transport import IncomingFrame, Transport
 from miner.bases import BaseKeeper
 from miner.core import effects, facts
 from miner.core.core import ReplicaCore
 from miner.device import DeviceThread
 from miner.duty_worker import DutyWorker
-from miner.frames import FrameMover, lost
+from miner.frames import FrameMover
+from miner.kept_frames import KeptFrames, OpInput
 from miner.merge_receipts import MergeReceipts
 from miner.op_records import StateLost
 from miner.ops import OpRunner
@@ -41,6 +42,8 @@ from miner.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+CHECKED_AT_ONCE: Final = 2
+"""Arrived frames that are checked and written at the same time."""
 SETTLE_S: Final = 10.0
 """At the run's end: how long to wait for the orchestrator to store the last reports."""
 
@@ -74,9 +77,15 @@ class Replica:
         spec, stage, runner = self.runner.spec, self.reply.stage, self.runner
         self._activity = runner.activity
         self._trainer = Trainer(spec, runner, self.samples, self.device, self._activity)
-        self._core = ReplicaCore(spec, stage, self.hotkey, self._trainer.reads_tokens)
+        self._core = ReplicaCore(
+            spec, stage, self.hotkey, self._trainer.reads_tokens, resumed=runner.disk.has_frames()
+        )
+        self.transport.listen_for(self._core.expects, self._core.earliest_step)
+        self._kept = KeptFrames(spec, runner.disk.frame)
         self._bases = BaseKeeper(spec, runner, self.objects, self.device)
-        self._frames = FrameMover(spec, self.transport, self._core.wants, self._activity, runner.disk.frame)
+        self._frames = FrameMover(
+            self.transport, self._core.wants, self._core.expects, self._kept, self._activity
+        )
         self._duties = DutyWorker(
             spec,
             stage,
@@ -146,17 +155,38 @@ class Replica:
             await self._listening.wait()
 
     async def _receive(self) -> None:
+        room = asyncio.Semaphore(CHECKED_AT_ONCE)
         async for arrived in self.transport.incoming():
-            try:
-                frame = await self._frames.keep(arrived)
-            except FrameError as error:
-                self._take(lost(arrived, error))
-            else:
-                self._take(self._trainer.take_frame(frame))
+            await room.acquire()
+            task = self._tasks.create_task(self._keep(arrived))
+            task.add_done_callback(lambda _: room.release())
+
+    async def _keep(self, arrived: IncomingFrame) -> None:
+        match await self._frames.keep(arrived):
+            case (fact, frame):
+                self._take_frame(fact, frame)
+            case facts.FrameLost() as lost:
+                self._take(lost)
+            case None:
+                pass
+
+    async def _find(self, effect: effects.FindFrames) -> facts.FramesSought:
+        """Look for frames of before on this disk, one after another."""
+        for name, sender in effect.frames:
+            if found := await self._frames.find(name, sender):
+                self._take_frame(*found)
+        return facts.FramesSought(tuple(name for name, _ in effect.frames))
+
+    def _take_frame(self, fact: facts.FrameArrived, frame: OpInput) -> None:
+        if self._core.reads(fact):
+            self._trainer.take_frame(frame)
+        self._take(fact)
 
     def _take(self, fact: facts.Fact) -> None:
         for effect in self._core.take(fact):
             self._perform(effect)
+        if _changes_expectations(fact):
+            self.transport.expectations_changed()
         if self._core.listening:
             self._listening.set()
         else:
@@ -183,8 +213,15 @@ class Replica:
                 self._start(self._frames.fetch(effect))
             case effects.SendFrame():
                 self._start(self._frames.send(effect))
-            case effects.SendAgain():
-                self._start(self._frames.send_again(effect))
+            case effects.ResendFrame() | effects.SendAgain():
+                self._start(self._frames.send_kept(effect))
+            case effects.FindFrames():
+                self._start(self._find(effect))
+            case effects.DenyFrame():
+                self._kept.deny(effect.name)
+                self._trainer.deny_frame(effect.name)
+            case effects.LoseState():
+                raise StateLost(effect.reason)
             case effects.FetchBase():
                 self._start(self._bases.fetch(effect, self._urls))
             case effects.ApplyMerge():
@@ -237,3 +274,14 @@ class Replica:
         if self._idle_since is not None:
             self._activity.wait_s += now - self._idle_since
         self._idle_since = now if self._core.idle else None
+
+
+def _changes_expectations(fact: facts.Fact) -> bool:
+    """Whether another thing may be thought of a frame that somebody wants to push, once `fact` is taken."""
+    match fact:
+        case facts.Heard(Plan() | Reroute() | Admit() | StepClose() | Drop()) | facts.StateLoaded():
+            return True
+        case facts.OpDone(op):
+            return op.kind is OpKind.STEP
+        case _:
+            return False

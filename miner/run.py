@@ -47,7 +47,7 @@ async def mine(
         by = "" if certificate is None else f", a worker of {certificate.owner} {file}"
         log.info("miner %s%s: %s", hotkey.ss58, by, versions_line())
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
-        async with open_clients(settings, hotkey, watch) as (client, objects):
+        async with open_clients(settings, hotkey, watch) as (client, objects, reach):
             miner = MinerNode(
                 settings,
                 device,
@@ -55,6 +55,7 @@ async def mine(
                 hotkey,
                 client,
                 objects,
+                reach,
                 make_engine,
                 make_transport,
                 watch,

@@ -12,14 +12,14 @@ from iota.compute.names import Microbatch
 from iota.compute.state import StageState, load_state
 from iota.data.samples import Samples, needs_tokens
 from iota.outer.partition import PartError
-from iota.protocol.frames import Direction
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
-from iota.wire.frame import Frame
 from miner.activity import Activity
 from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp, WriteCommit
-from miner.core.facts import Committed, FrameArrived, OpBad, OpDone, OpLaunched, StateLoaded, TokensRead
+from miner.core.facts import Committed, OpBad, OpDone, OpLaunched, StateLoaded, TokensRead
 from miner.device import DeviceThread
+from miner.kept_frames import OpInput
 from miner.op_records import StateLost
 from miner.ops import Inputs, OpRunner
 from miner.retry import persist
@@ -77,16 +77,22 @@ class Trainer:
             self._inputs_of(step, index).tokens = tokens
         return TokensRead(epoch, step, index)
 
-    def take_frame(self, frame: Frame) -> FrameArrived:
-        """Keep a checked frame as an input of its op; one of another epoch is dropped."""
-        name = frame.header.name
+    def take_frame(self, frame: OpInput) -> None:
+        """Take a frame as the input of its op; one of another epoch is dropped."""
+        if frame.name.epoch == self._epoch:
+            self._set_input(frame.name, frame)
+
+    def deny_frame(self, name: FrameName) -> None:
+        """Let go of an input that no op reads any more."""
         if name.epoch == self._epoch:
-            work = self._inputs_of(name.step, name.microbatch)
-            if name.direction is Direction.FORWARD:
-                work.stage_input = frame
-            else:
-                work.gradient = frame
-        return FrameArrived(name)
+            self._set_input(name, None)
+
+    def _set_input(self, name: FrameName, frame: OpInput | None) -> None:
+        work = self._inputs_of(name.step, name.microbatch)
+        if name.direction is Direction.FORWARD:
+            work.stage_input = frame
+        else:
+            work.gradient = frame
 
     async def run(self, effect: RunOp, take: Callable[[OpLaunched], None]) -> OpDone | OpBad:
         """Launch one op on the device, have the core `take` that, and wait until the op is recorded.

@@ -34,6 +34,7 @@ from orchestrator.http.limits import ServerLimits
 from orchestrator.http.metagraph import Metagraph
 from orchestrator.http.serving import serve
 from orchestrator.journal import SqliteJournal
+from orchestrator.store_check import check_store
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
             settings.store, load_secret(file) if file else None, public_url=settings.store_public_url
         )
         stack.push_async_callback(store.close)
+        await check_store(store)
         refuse_large_objects(spec, store)
         start = await _start(spec, store)
         journal = SqliteJournal(journal_path, spec, hotkey.ss58)
@@ -100,7 +102,11 @@ async def _orchestrate(settings: OrchestratorSettings, scale: float, watch: Watc
             admission=admission,
             extra_tasks=extra_tasks,
             manifest=manifest,
-            limits=ServerLimits(silence_s=settings.silence, workers=settings.max_workers),
+            limits=ServerLimits(
+                silence_s=settings.silence,
+                workers=settings.max_workers,
+                url_s=min(ServerLimits.url_s, store.max_expiry_s),
+            ),
             head_poll_s=settings.head_poll,
             scale=scale,
         )

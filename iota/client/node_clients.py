@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from iota.client.known_orchestrator import KnownOrchestrator
 from iota.client.orchestrator import OrchestratorClient
@@ -14,10 +15,16 @@ from iota.settings import NodeSettings
 from iota.store.transfer import ObjectClient
 
 
+class NodeClients(NamedTuple):
+    """The clients, and the rule on addresses that they go by."""
+
+    orchestrator: OrchestratorClient
+    objects: ObjectClient
+    reach: Reach
+
+
 @asynccontextmanager
-async def open_clients(
-    settings: NodeSettings, hotkey: Hotkey, watch: Watch
-) -> AsyncIterator[tuple[OrchestratorClient, ObjectClient]]:
+async def open_clients(settings: NodeSettings, hotkey: Hotkey, watch: Watch) -> AsyncIterator[NodeClients]:
     """The clients of a node. Both go by one rule on where the orchestrator's URLs may lead."""
     reach = Reach(anywhere=settings.allow_private_urls)
     async with (
@@ -31,4 +38,4 @@ async def open_clients(
         ) as client,
         ObjectClient(reach) as objects,
     ):
-        yield client, objects
+        yield NodeClients(client, objects, reach)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Self, TypeVar
 from urllib.parse import urljoin
 
@@ -20,6 +20,8 @@ from iota.http import Answer, AnswerRefused, HttpClient, NoAnswer, Reach
 from iota.identity.http_auth import SIGNATURE_HEADER, sign_request, verify_response
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import is_address
+from iota.protocol.contacts import ContactsReply, ContactsRequest, SignedContact
+from iota.protocol.echo import EchoReply, EchoRequest
 from iota.protocol.events import ExchangeReply
 from iota.protocol.member_records import MemberRecord
 from iota.protocol.messages import (
@@ -241,6 +243,30 @@ class OrchestratorClient:
     async def objects(self, request: ObjectRequest) -> ObjectReply:
         """A presigned URL for one key."""
         return _parse(ObjectReply, await self._call("POST", "/v1/objects", request))
+
+    async def contacts(
+        self,
+        contact: SignedContact | None,
+        wanted: Sequence[str],
+        *,
+        retry_for_s: float | None = None,
+    ) -> tuple[SignedContact, ...]:
+        """Publish this member's contact, if it is given, and get those of others that are known.
+
+        At most `MAX_CONTACTS` may be wanted. The caller must check each (`iota.identity.contacts`).
+        """
+        request = ContactsRequest(contact=contact, wanted=tuple(wanted))
+        body = await self._call("POST", "/v1/contacts", request, retry_for_s=retry_for_s)
+        return _parse(ContactsReply, body).contacts
+
+    async def echo(self, up: int, down: int, *, retry_for_s: float = 0.0) -> EchoReply:
+        """Send `up` bytes and get `down` bytes, each at most `MAX_ECHO`, for the caller to take the time.
+
+        Tried once if nothing else is said: a pause between two tries would be measured too. The client's
+        first signed call asks for the run before, so make another one first.
+        """
+        request = EchoRequest(answer=down, filler="0" * up)
+        return _parse(EchoReply, await self._call("POST", "/v1/echo", request, retry_for_s=retry_for_s))
 
     async def seal(self, epoch: int) -> SignedSeal:
         """The seal of an epoch (unsigned): the caller must check the signature in it."""

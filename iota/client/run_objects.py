@@ -12,12 +12,14 @@ from cachetools import TLRUCache
 
 from iota.client.orchestrator import is_transient
 from iota.protocol.frames import StoredObject
-from iota.protocol.messages import Method, ObjectReply, ObjectRequest
+from iota.protocol.messages import Method, ObjectParts, ObjectReply, ObjectRequest
 from iota.store import OUTAGES, ObjectExists, ObjectTooLarge, StoreError
+from iota.store.part_urls import PartUrls
 from iota.store.transfer import ObjectClient
 
 TRANSFER_S: Final = 600.0
-"""How long one object may take, retries included."""
+"""How long one object may take, retries included, beside its size by `_MIN_BYTES_PER_S`."""
+_MIN_BYTES_PER_S: Final = 1 << 20
 _MARGIN_S: Final = 60.0
 """A URL that expires sooner than this is requested anew, since a transfer needs time."""
 _MAX_URLS: Final = 4096
@@ -61,12 +63,32 @@ class RunObjects:
         Raises ObjectExists where it has other bytes.
         """
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
+        parts = None
         if url is None:
-            request = ObjectRequest(method=Method.PUT, key=key, size=len(data))
-            url = (await self._urls.objects(request)).url
-        if not await self._store.put(url, data, within_s):
+            reply = await self._urls.objects(_asking_to_put(stored))
+            url, parts = reply.url, reply.parts
+        if parts is not None:
+            created = await self._put_parts(stored, data, parts, within_s)
+        else:
+            created = await self._store.put(url, data, _time_for(len(data), within_s))
+        if not created:
             await self._compare(stored, within_s)
         return stored
+
+    async def _put_parts(
+        self, stored: StoredObject, data: bytes, parts: ObjectParts, within_s: float
+    ) -> bool:
+        """Store an object in parts, and have it made of them. False if its key existed."""
+
+        async def renew() -> PartUrls:
+            again = (await self._urls.objects(_asking_to_put(stored))).parts
+            if again is None:
+                raise StoreError(f"{stored.key} is no longer stored in parts")
+            return _part_urls(again)
+
+        limit_s = _time_for(stored.size, within_s)
+        upload = await self._store.put_parts(_part_urls(parts), data, limit_s, renew)
+        return not (await self._urls.objects(_asking_to_put(stored, upload))).existed
 
     async def _compare(self, ours: StoredObject, within_s: float) -> None:
         """Raise ObjectExists unless the object under our key is ours."""
@@ -85,8 +107,13 @@ class RunObjects:
     async def get(
         self, key: str, max_bytes: int, url: str | None = None, *, within_s: float = TRANSFER_S
     ) -> bytes:
-        """The whole object, of at most `max_bytes`; unverified."""
-        return await self._store.get(url or await self._url(key), max_bytes, within_s)
+        """The whole object, of at most `max_bytes`; unverified. A URL that expires meanwhile is replaced."""
+        return await self._store.get(
+            url or await self._url(key),
+            max_bytes,
+            _time_for(max_bytes, within_s),
+            renew=lambda: self._new_url(key),
+        )
 
     async def get_verified(self, stored: StoredObject, url: str | None = None) -> bytes:
         """An announced object. Raises ObjectDiffers where its digest is not the announced one."""
@@ -110,6 +137,21 @@ class RunObjects:
 
     async def _url(self, key: str) -> str:
         known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = await self._urls.objects(ObjectRequest(method=Method.GET, key=key))
-        return known.url
+        return await self._new_url(key) if known is None else known.url
+
+    async def _new_url(self, key: str) -> str:
+        reply = self._known[key] = await self._urls.objects(ObjectRequest(method=Method.GET, key=key))
+        return reply.url
+
+
+def _asking_to_put(stored: StoredObject, upload: str = "") -> ObjectRequest:
+    return ObjectRequest(method=Method.PUT, key=stored.key, size=stored.size, upload=upload)
+
+
+def _part_urls(parts: ObjectParts) -> PartUrls:
+    return PartUrls(parts.upload, parts.part_bytes, parts.urls)
+
+
+def _time_for(size: int, within_s: float) -> float:
+    """Seconds that an object of `size` bytes may take, where a small one may take `within_s`."""
+    return within_s + size / _MIN_BYTES_PER_S

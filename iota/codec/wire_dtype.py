@@ -162,12 +162,13 @@ def round_wire(x_BTK: Tensor, dtype: WireDtype) -> Tensor:
     return _WIRES[dtype].round(x_BTK)
 
 
-def payload_tensor(payload: bytes) -> Tensor:
+def payload_tensor(payload: bytes | memoryview) -> Tensor:
     """Received bytes as a payload on the CPU, in new memory."""
     import numpy as np
     import torch
 
-    # Copied because bytes are read-only, and torch supports writable memory only.
+    # Copied because bytes are read-only and torch supports writable memory only, and because the middle of a
+    # frame is not aligned to its values.
     return torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
 
 

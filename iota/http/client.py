@@ -130,10 +130,12 @@ class HttpClient:
         *,
         headers: Mapping[str, str] | None = None,
         body: Body = None,
+        certificate: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request; yields its answer before the body is read. The caller bounds time and body.
 
-        A text is sent as it stands, with its percent-encoding. Raises what `fetch` raises.
+        A text is sent as it stands, with its percent-encoding. `certificate` is the SHA-256 (hex) of the one
+        that the server must show; without it an authority must vouch for it. Raises what `fetch` raises.
         """
         target = URL(url, encoded=True) if isinstance(url, str) else url
         if target.scheme not in ("http", "https") or not target.host:
@@ -147,6 +149,7 @@ class HttpClient:
                 data=body or None,
                 allow_redirects=False,
                 proxy=proxy,
+                ssl=True if certificate is None else aiohttp.Fingerprint(bytes.fromhex(certificate)),
             ) as answer:
                 if 300 <= answer.status < 400:
                     raise Redirected(f"it redirects (HTTP {answer.status}), which is not followed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -43,11 +44,15 @@ class ConnectionLimits:
 
 @asynccontextmanager
 async def listening(
-    app: web.Application, host: str, port: int, limits: ConnectionLimits = ConnectionLimits()
+    app: web.Application,
+    host: str,
+    port: int,
+    limits: ConnectionLimits = ConnectionLimits(),
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
     """Serve `app` while the context is open. Yields the base URL, with the port that was bound if it was 0.
 
-    The app's outermost middleware must call `admit` first.
+    With `tls` it speaks HTTPS. The app's outermost middleware must call `admit` first.
 
     Raises:
         PortUnavailable: the server cannot listen.
@@ -69,10 +74,10 @@ async def listening(
     try:
         inner: Callable[[], asyncio.Protocol] | None = runner.server
         assert inner is not None
-        server = await _listen(guard.factory(inner), host, port)
+        server = await _listen(guard.factory(inner), host, port, tls)
         try:
             bound = server.sockets[0].getsockname()
-            yield f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
+            yield f"http{'s' if tls else ''}://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
         finally:
             server.close()
     finally:
@@ -84,14 +89,16 @@ async def check_port(host: str, port: int) -> None:
     (await _listen(asyncio.Protocol, host, port)).close()
 
 
-async def _listen(factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> asyncio.Server:
+async def _listen(
+    factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, tls: ssl.SSLContext | None = None
+) -> asyncio.Server:
     try:
         return await asyncio.get_running_loop().create_server(
-            factory, host, port, reuse_address=True, backlog=1024
+            factory, host, port, reuse_address=True, backlog=1024, ssl=tls
         )
     except (OSError, OverflowError) as error:
         raise PortUnavailable(
-            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another --port"
+            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another port"
         ) from None
 
 

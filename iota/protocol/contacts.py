@@ -1,7 +1,7 @@
 """Contacts: where a member can be reached, signed by itself, versioned, and valid for a time.
 
-Peers believe a contact by its signature alone; the orchestrator keeps the newest of each member and hands it to
-other members (`POST /v1/contacts`).
+Peers believe a contact by its signature alone; the orchestrator keeps the newest of each member and hands it
+to other members (`POST /v1/contacts`).
 """
 
 from __future__ import annotations
@@ -60,3 +60,17 @@ class SignedContact(Frozen):
 
     contact: Contact
     signature: Signature
+
+
+class ContactsRequest(Frozen):
+    """POST /v1/contacts: publishes the caller's contact, if there is one, and asks for those of other
+    members."""
+
+    contact: SignedContact | None = None
+    wanted: tuple[Hotkey, ...] = Field((), max_length=MAX_CONTACTS, fail_fast=True)
+
+
+class ContactsReply(Frozen):
+    """Those of the wanted contacts that are known and valid."""
+
+    contacts: tuple[SignedContact, ...] = Field(max_length=MAX_CONTACTS, fail_fast=True)

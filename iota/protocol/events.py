@@ -103,14 +103,17 @@ class FrameReady(Frozen):
 
 
 class StoreFrame(Frozen):
-    """A frame that this miner pushed to its receiver is to be stored in the object store: it is not usable there."""
+    """A frame that this miner pushed is to be put into the object store: its receiver cannot use it."""
 
     kind: Literal[EventKind.STORE_FRAME] = EventKind.STORE_FRAME
     name: FrameName
 
 
 class Drop(Frozen):
-    """The microbatch has ended without settling; replicas that have not run its backward must not run it."""
+    """Nothing more of the microbatch is wanted: replicas that have not run its backward must not run it.
+
+    It has ended without settling; or it has settled by an earlier attempt than the receiver's.
+    """
 
     kind: Literal[EventKind.DROP] = EventKind.DROP
     epoch: Small

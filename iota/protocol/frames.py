@@ -67,11 +67,11 @@ class FrameKept(Frozen):
 
     receiver: Hotkey
     signature: Signature
-    """The receiver's, over `signing_bytes(KEPT_DOMAIN, kept_statement(...))`."""
+    """The receiver's, over `signing_bytes(KEPT_DOMAIN, kept_statement(run, name, digest))`."""
 
 
 class FrameNotice(Frozen):
-    """Announces that a frame is stored. `digest` and `size` (bytes) are those of the whole frame."""
+    """Announces that a frame is delivered. `digest` and `size` (bytes) are those of the whole frame."""
 
     name: FrameName
     digest: Hex32
@@ -80,9 +80,13 @@ class FrameNotice(Frozen):
     """None: it is in the object store. Else it went to its receiver over a direct link."""
 
 
-def kept_statement(run: str, digest: str) -> bytes:
-    """What a receiver signs of a frame whose bytes have this BLAKE3 (hex)."""
-    return f"{run}\n{digest}".encode()
+def kept_statement(run: str, name: FrameName, digest: str) -> bytes:
+    """What a receiver signs of a frame whose bytes have this BLAKE3 (hex).
+
+    The name is there since the orchestrator, which has not the frame, could not tell of which one a digest
+    is: a sender would claim one frame with the acknowledgement of another.
+    """
+    return f"{run}\n{name}\n{digest}".encode()
 
 
 class EvidenceItem(StrEnum):

@@ -17,6 +17,7 @@ from iota.settings.roles import (
     StoreSettings,
     ValidatorSettings,
     WalletSettings,
+    Ways,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "StoreSettings",
     "ValidatorSettings",
     "WalletSettings",
+    "Ways",
     "own_settings",
     "setting",
     "settings_of",

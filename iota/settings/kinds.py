@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from iota.settings.urls import http_url, network, store_url
+from iota.settings.urls import host_port, http_url, network, store_url
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -74,6 +74,28 @@ def _threads(value: object) -> object:
     return count
 
 
+def parse_rate(value: object) -> object:
+    """Bytes a second from text such as `20Mbps` (bits) or `2.5MB/s`; other values unchanged.
+
+    Raises:
+        ValueError: the text is not a rate.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    bits = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:bps|bit/s)", text, re.IGNORECASE)
+    if bits is not None:
+        return int(float(bits[1]) * _UNITS[bits[2].lower()] / 8)
+    if not text.lower().endswith("/s"):
+        raise ValueError(f"{value!r} is no rate: write 20Mbps (bits) or 2.5MB/s (bytes)")
+    return parse_bytes(text[:-2])
+
+
+def format_rate(rate: int) -> str:
+    """A rate in text for `parse_rate`."""
+    return f"{format_bytes(rate)}B/s" if str(rate) == format_bytes(rate) else f"{format_bytes(rate)}/s"
+
+
 def _ss58(text: str) -> str:
     """The form of an address; its checksum is left to whoever uses it."""
     if _ADDRESS.fullmatch(text.strip()) is None:
@@ -105,6 +127,10 @@ class Written:
         return no_info_before_validator_function(self.read, handler(source))
 
 
+ByteRate = Annotated[int, Written(parse_rate, format_rate, str)]
+"""Bytes a second."""
+HostPort = Annotated[str, Written(_read(host_port), str, str)]
+"""`HOST:PORT`."""
 ByteCount = Annotated[int, Written(parse_bytes, format_bytes, str)]
 THREADS_PER_CORE = 4
 Threads = Annotated[int, Written(_threads, str, int)]

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from iota.settings.declaration import Settings, setting
-from iota.settings.kinds import ByteCount, Folder, HomePath, HttpUrl, Network, Ss58, StoreUrl, Threads
+from iota.settings.kinds import (
+    ByteCount,
+    ByteRate,
+    Folder,
+    HomePath,
+    HostPort,
+    HttpUrl,
+    Network,
+    Ss58,
+    StoreUrl,
+    Threads,
+)
 
 WALLET: Final = ("wallet_name", "wallet_hotkey", "wallet_path")
 """The settings that name a wallet and its hotkey."""
@@ -37,6 +48,19 @@ class Activations(StrEnum):
     """The same, in host memory, on its way there and back while the device computes."""
     RECOMPUTE = "recompute"
     """Each layer's input; layers are computed again, one at a time."""
+
+
+class Ways(StrEnum):
+    """How a miner's frames may travel."""
+
+    AUTO = "auto"
+    """By the best way to each peer; the object store is the last resort."""
+    DIRECT = "direct"
+    """Over TCP to a peer's address, else by the store."""
+    IROH = "iroh"
+    """Over QUIC, through NATs, else by the store."""
+    STORE = "store"
+    """By the store alone: this miner takes no connections."""
 
 
 class LogLevel(StrEnum):
@@ -180,6 +204,40 @@ class MinerSettings(NodeSettings):
         "IOTA_MINER_SNAPSHOT_BYTES",
         unset="what the disk has",
         ge=0,
+    )
+    transport: Ways = setting(
+        Ways.AUTO,
+        "How frames travel: auto (the best way to each peer), direct (TCP), iroh (QUIC, through NATs) or"
+        " store. Each falls back on the object store.",
+        "IOTA_MINER_TRANSPORT",
+    )
+    listen: HostPort = setting(
+        "0.0.0.0:0",
+        "Address and port, of TCP and of UDP, at which peers reach this miner; port 0 is any free one.",
+        "IOTA_MINER_LISTEN",
+    )
+    public_address: HostPort | None = setting(
+        None,
+        "HOST:PORT at which peers reach this miner from outside, if a router forwards it here.",
+        "IOTA_MINER_PUBLIC_ADDRESS",
+        unset="what this machine and the orchestrator see",
+    )
+    tls: bool = setting(
+        False,
+        "Have peers encrypt what they send over TCP. Frames are signed with or without it.",
+        "IOTA_MINER_TLS",
+    )
+    relay: HttpUrl | None = setting(
+        None,
+        "URL of an iroh relay, for peers that can be reached in no other way.",
+        "IOTA_MINER_RELAY",
+    )
+    max_upload: ByteRate | None = setting(
+        None,
+        "Most that frames may take of the uplink: 20Mbps (bits) or 2.5MB/s (bytes).",
+        "IOTA_MINER_MAX_UPLOAD",
+        unset="no bound",
+        gt=0,
     )
 
 

@@ -53,6 +53,28 @@ def store_url(text: str) -> str:
     return http_url(text) if parts.scheme in _HTTP else urlunsplit((parts.scheme, *parts[1:]))
 
 
+def host_port(text: str) -> str:
+    """`HOST:PORT` without white space around it, with an IPv6 address in brackets; port 0 is any free one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    form = "give HOST:PORT, as 0.0.0.0:8760 or [::]:8760"
+    host, colon, port = text.strip().rpartition(":")
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or (":" in inner) != (inner != host) or not _is_host(inner):
+        raise ValueError(f"its host is none: {form}")
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"its port is none (0 to 65535): {form}")
+    return f"{host.lower()}:{int(port)}"
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Host, without brackets, and port of what `host_port` returned."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _parts(text: str, schemes: tuple[str, ...], form: str) -> SplitResult:
     """The parts of a URL with one of `schemes`. Raises ValueError, which ends with `form`."""
     text = text.strip()

@@ -6,13 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from iota.protocol.receipts import GENESIS, OpKey, OpKind, Receipt, ReceiptBatch
+from iota.protocol.frames import FrameName
+from iota.protocol.receipts import GENESIS, OpKey, OpKind, Receipt, ReceiptBatch, SignedHeader
+from iota.wire.transport import OutgoingFrame
 from miner.receipt_log import BATCH
 
 
 @dataclass
+class FramesOnDisk:
+    """The frames that one miner has made, and those that it has received."""
+
+    made: dict[FrameName, OutgoingFrame] = field(default_factory=dict)
+    kept: dict[FrameName, SignedHeader] = field(default_factory=dict)
+    bad: set[FrameName] = field(default_factory=set)
+    """Received ones that give NaN, as they were pushed."""
+
+
+@dataclass
 class VirtualDisk:
-    """Bases and receipts of one miner."""
+    """Bases, receipts and frames of one miner."""
 
     bases: dict[int, str] = field(default_factory=dict)
     """Digest of the base by epoch; the state at the epoch's start is kept with it."""
@@ -22,6 +34,7 @@ class VirtualDisk:
     """Digest of the last receipt."""
     unstored: list[Receipt] = field(default_factory=list)
     """Receipts that the orchestrator has not acknowledged, in order."""
+    frames: FramesOnDisk = field(default_factory=FramesOnDisk)
     _receipts: dict[OpKey, Receipt] = field(default_factory=dict)
 
     @property
@@ -30,8 +43,10 @@ class VirtualDisk:
         return max(self.bases, default=None)
 
     def begin_anew(self) -> None:
-        """Forget the bases, and the commitments of the life that ends: the next one makes its own."""
+        """Forget the bases and frames, and the commitments of the life that ends: the next one makes its
+        own."""
         self.bases.clear()
+        self.frames = FramesOnDisk()
         self._receipts = {key: r for key, r in self._receipts.items() if r.kind is not OpKind.COMMIT}
 
     def continue_from(self, count: int, head: str) -> None:

@@ -52,9 +52,16 @@ class VirtualSwarm:
         latency_s: float = 0.2,
         nan_rate: float = 0.0,
         recording: float = 0.0,
+        push_rate: float = 0.5,
+        deny_rate: float = 0.0,
     ) -> None:
-        """`nan_rate` and `recording` are those of the miners' devices."""
+        """`nan_rate` and `recording` are those of the miners' devices.
+
+        `push_rate` is the share of frames that are pushed to their receivers, where these take them; the
+        others are stored. `deny_rate` is the share of those that their receivers acknowledge and cannot use.
+        """
         self.spec, self.nan_rate, self.recording = spec, nan_rate, recording
+        self.push_rate, self.deny_rate = push_rate, deny_rate
         self.rng = Random(seed)
         self.clock = VirtualClock()
         self.links = Links(self.rng, latency_s)
@@ -63,7 +70,9 @@ class VirtualSwarm:
         self.miners: dict[str, VirtualMiner] = {}
         self._last_heard: dict[str, float] = {}
         self.frames: dict[FrameName, SignedHeader] = {}
-        """The headers of the stored frames, by name."""
+        """The headers of all frames, by name."""
+        self.stored: set[FrameName] = set()
+        """The frames that are in the store."""
         self._build()
         self._tick()
 
@@ -120,6 +129,7 @@ class VirtualSwarm:
     def exchange(self, key: str, request: ExchangeRequest) -> None:
         """Deliver an exchange. Raises Problem where the intake refuses it, which fails the test."""
         self._note_alive(key)
+        assert all(notice.name in self.stored for notice in request.frames if notice.kept is None)
         said = self.intake.exchange(key, request, self.now)
         if said is not None:
             self.apply(said)

@@ -10,7 +10,10 @@ from functools import partial
 
 from iota.http import read_bounded
 from iota.objects.grammar import validate_key, validate_prefix
+from iota.store.checks import Check
+from iota.store.embedded_checks import check_embedded
 from iota.store.embedded_signing import UrlOp, check_secret, signed_query
+from iota.store.part_urls import PartUrls
 from iota.store.store import GET_S, MAX_OBJECT, ObjectExists, ObjectInfo, StoreError, put_s
 from iota.store.transfer import ObjectClient
 
@@ -50,6 +53,10 @@ class EmbeddedStore:
     def max_object(self) -> int:
         return MAX_OBJECT
 
+    @property
+    def max_expiry_s(self) -> float:
+        return math.inf
+
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
             raise ValueError(f"an object cannot have {size} bytes")
@@ -57,6 +64,15 @@ class EmbeddedStore:
 
     def presign_get(self, key: str, expires_s: float) -> str:
         return self._object_url(self._public, UrlOp.GET, key, 0, expires_s)
+
+    def in_parts(self, size: int) -> bool:
+        return False  # one PUT of any size: a run that needs parts is one for an S3
+
+    async def begin_parts(self, key: str, size: int, expires_s: float) -> PartUrls:
+        raise StoreError("the embedded store takes objects whole")
+
+    async def end_parts(self, key: str, size: int, upload: str) -> bool:
+        raise StoreError("the embedded store takes objects whole")
 
     async def put(self, key: str, data: bytes) -> None:
         deadline_s = put_s(len(data))
@@ -87,6 +103,9 @@ class EmbeddedStore:
         if not isinstance(deleted, int):
             raise StoreError(f"the store answered a deletion with {raw[:80]!r}")
         return deleted
+
+    async def check(self, say: Callable[[Check], None] = lambda check: None) -> tuple[Check, ...]:
+        return await check_embedded(self, self._client, say)
 
     async def close(self) -> None:
         await self._client.close()

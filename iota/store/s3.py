@@ -1,21 +1,22 @@
-"""Client of any S3 (AWS, R2, MinIO, Ceph), with credentials from boto3's own chain.
+"""Client of any S3 (AWS, R2, MinIO, Ceph, Swift), with credentials from boto3's own chain.
 
-boto3 signs, lists and deletes. Objects are read and written by `ObjectClient`, through URLs that are signed
-here, so that they have the same bounds as everywhere else.
+boto3 signs, lists, copies and deletes. Objects are read and written by `ObjectClient`, through URLs that are
+signed here, so that they have the same bounds as everywhere else. `S3Modes` says how services differ.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Final
 
-from iota.console.counts import counted
-from iota.http.client import CONNECT_S, READ_S
-from iota.http.hosts import certificates_file, proxy_for
 from iota.objects.grammar import validate_key, validate_prefix
+from iota.store.checks import Check
+from iota.store.part_urls import PartUrls, is_large, part_bytes, part_sizes
+from iota.store.s3_api import S3Api
+from iota.store.s3_modes import AWS, CreateOnce, Parts, S3Modes
+from iota.store.s3_probe import probe
 from iota.store.store import (
     GET_S,
     MAX_OBJECT,
@@ -24,23 +25,18 @@ from iota.store.store import (
     ObjectInfo,
     ObjectMissing,
     StoreError,
-    StoreUnavailable,
-    UrlRefused,
     put_s,
 )
 from iota.store.transfer import ObjectClient
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-MAX_PUT = 5 << 30
-"""S3's bound of an object that is stored by one request. Uploads in parts are not offered."""
-MAX_EXPIRY_S = 7 * 24 * 3600
-"""SigV4's bound."""
-HEAD_S = 60.0
+MAX_PUT: Final = 5 << 30
+"""S3's bound of an object that is stored, or copied, by one request."""
+_PART_URL_S: Final = 3600.0
+"""Life of the URLs by which parts are stored with credentials."""
+HEAD_S: Final = 60.0
 """Deadline of a HEAD."""
-_DELETE_BATCH = 1000
-"""S3's bound on the keys of one request."""
+INCOMING: Final = ".incoming/"
+"""Folder of what members upload where a service has no conditions. No key of an object begins with a dot."""
 Listing = list[ObjectInfo]
 """An alias because the class has a method `list`."""
 
@@ -48,65 +44,114 @@ Listing = list[ObjectInfo]
 class S3Store:
     """`ObjectStore` in one bucket, below `prefix`. boto3 blocks, so calls run in worker threads.
 
+    `modes` are what `check` found, or would find.
+
     Raises:
         ValueError: if boto3 has no credentials or no region to sign with.
     """
 
     def __init__(
-        self, bucket: str, endpoint_url: str | None = None, region: str | None = None, prefix: str = ""
+        self,
+        bucket: str,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        prefix: str = "",
+        modes: S3Modes = AWS,
     ) -> None:
         self._bucket = bucket
         self._prefix = validate_prefix(prefix)
-        self._client = _open_client(endpoint_url, region)
+        self._api = S3Api(bucket, endpoint_url, region)
+        self._api.modes = modes
         self._objects = ObjectClient()
+        self._busy: dict[str, asyncio.Task[int | None]] = {}
+        """What is being made by credentials, by key: one at a time, whoever asks."""
+
+    @property
+    def modes(self) -> S3Modes:
+        """How the service is used; `check` chooses it."""
+        return self._api.modes
 
     @property
     def max_object(self) -> int:
-        return MAX_PUT
+        return MAX_PUT if self.modes.parts is Parts.NONE else MAX_OBJECT
+
+    @property
+    def max_expiry_s(self) -> float:
+        return float(self.modes.max_expiry_s)
 
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         if size < 0:
             raise ValueError(f"an object cannot have {size} bytes")
-        # Both headers are signed, so the uploader must send exactly these values.
-        with _typed_errors(key):
-            return self._client.generate_presigned_url(
-                "put_object",
-                Params={
-                    "Bucket": self._bucket,
-                    "Key": self._key(key),
-                    "ContentLength": size,
-                    "IfNoneMatch": "*",
-                },
-                ExpiresIn=_expiry(expires_s),
-            )
+        target = self._incoming(key) if self._copies else self._key(key)
+        return self._api.put_url(target, size, expires_s, once=not self._copies)
 
     def presign_get(self, key: str, expires_s: float) -> str:
-        with _typed_errors(key):
-            return self._client.generate_presigned_url(
-                "get_object",
-                Params={"Bucket": self._bucket, "Key": self._key(key)},
-                ExpiresIn=_expiry(expires_s),
-            )
+        return self._api.url("get_object", self._key(key), expires_s)
+
+    def in_parts(self, size: int) -> bool:
+        return is_large(size) and self.modes.parts is not Parts.NONE
+
+    async def begin_parts(self, key: str, size: int, expires_s: float) -> PartUrls:
+        return await asyncio.to_thread(self._begin_parts, self._key(key), size, expires_s)
+
+    async def end_parts(self, key: str, size: int, upload: str) -> bool:
+        ended = await self._alone(key, f"{upload} {size}", lambda: self._end_parts(key, size, upload))
+        return ended is not None
 
     async def put(self, key: str, data: bytes) -> None:
+        if self.in_parts(len(data)):
+            await self._put_parts(key, data)
+            return
         deadline_s = put_s(len(data))
-        url = self.presign_put(key, len(data), deadline_s)
+        url = self._api.put_url(self._key(key), len(data), deadline_s, once=not self._copies)
         with _bucket_named(self._bucket):
-            if not await self._objects.put(url, data, deadline_s) and await self.get(key) != data:
-                raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
+            there = self._copies and await self.size(key) is not None
+            if there or not await self._objects.put(url, data, deadline_s):
+                await self._compare(key, data)
+
+    async def _put_parts(self, key: str, data: bytes) -> None:
+        async def urls() -> PartUrls:
+            return await self.begin_parts(key, len(data), _PART_URL_S)
+
+        if await self.size(key) is None:
+            upload = await self._objects.put_parts(await urls(), data, put_s(len(data)), urls)
+            if await self.end_parts(key, len(data), upload):
+                return
+        await self._compare(key, data)
+
+    async def _compare(self, key: str, data: bytes) -> None:
+        if await self.get(key) != data:
+            raise ObjectExists(f"{key} holds other bytes: objects are never overwritten")
 
     async def get(self, key: str, max_bytes: int = MAX_OBJECT) -> bytes:
         with _bucket_named(self._bucket):
             return await self._objects.get(self.presign_get(key, GET_S), max_bytes, GET_S)
 
     async def size(self, key: str) -> int | None:
-        with _typed_errors(key):
-            url = self._client.generate_presigned_url(
-                "head_object",
-                Params={"Bucket": self._bucket, "Key": self._key(key)},
-                ExpiresIn=_expiry(HEAD_S),
-            )
-        return await self._objects.size(url, HEAD_S)
+        """As in `ObjectStore`. Without conditions, the first look takes in what a member has uploaded."""
+        if key in self._busy:
+            await asyncio.wait([self._busy[key]])  # what is being made may be gone, or come, in a moment
+        found = await self._size(self._key(key))
+        if found is not None or not self._copies:
+            return found
+        return await self._alone(key, "take in", lambda: self._take_in(key))
+
+    async def _alone(
+        self, key: str, what: str, work: Callable[[], Coroutine[None, None, int | None]]
+    ) -> int | None:
+        """What comes of `work`, or of the same `what` on this key under way; other work ends first."""
+        while (busy := self._busy.get(key)) is not None and busy.get_name() != what:
+            await asyncio.wait([busy])
+        if busy is None:
+            busy = self._busy[key] = asyncio.create_task(work(), name=what)
+
+            def ended(task: asyncio.Task[int | None]) -> None:
+                del self._busy[key]
+                if not task.cancelled():
+                    task.exception()  # who asked may have gone
+
+            busy.add_done_callback(ended)
+        return await asyncio.shield(busy)  # it goes on without who asked: nothing else may begin meanwhile
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         return await asyncio.to_thread(self._list, validate_prefix(prefix))
@@ -117,82 +162,86 @@ class S3Store:
             raise ValueError("delete_prefix needs a folder: deleting the whole store is not offered")
         return await asyncio.to_thread(self._delete, folder)
 
+    async def check(self, say: Callable[[Check], None] = lambda check: None) -> tuple[Check, ...]:
+        self._api.modes, checks = await probe(self._api, self._prefix, say)
+        return checks
+
     async def close(self) -> None:
+        for busy in self._busy.values():
+            busy.cancel()
         await self._objects.close()
-        await asyncio.to_thread(self._client.close)
+        await asyncio.to_thread(self._api.client.close)
+
+    @property
+    def _copies(self) -> bool:
+        return self.modes.create_once is CreateOnce.COPY
 
     def _key(self, key: str) -> str:
         return self._prefix + validate_key(key)
 
-    def _list(self, folder: str) -> Listing:
-        with _typed_errors(folder):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + folder
+    def _incoming(self, key: str) -> str:
+        return f"{self._prefix}{INCOMING}{validate_key(key)}"
+
+    async def _size(self, whole_key: str) -> int | None:
+        return await self._objects.size(self._api.url("head_object", whole_key, HEAD_S), HEAD_S)
+
+    async def _take_in(self, key: str) -> int | None:
+        """Copy an upload to its key, which nobody has a URL to write to. Its size; None if there is none."""
+        upload, target = self._incoming(key), self._key(key)
+        found = await self._size(target)
+        if found is not None or await self._size(upload) is None:
+            return found
+        await asyncio.to_thread(self._api.copy, upload, target)
+        await asyncio.to_thread(self._api.delete_one, upload)
+        return await self._size(target)
+
+    def _begin_parts(self, whole_key: str, size: int, expires_s: float) -> PartUrls:
+        upload = self._api.begin_upload(whole_key)
+        urls = (
+            self._api.url(
+                "upload_part", whole_key, expires_s, UploadId=upload, PartNumber=number, ContentLength=each
             )
-            found = [
-                ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"])
-                for page in pages
-                for item in page.get("Contents", [])
-            ]
-        return sorted(found, key=lambda item: item.key)
+            for number, each in enumerate(part_sizes(size), 1)
+        )
+        return PartUrls(upload, part_bytes(size), tuple(urls))
+
+    async def _end_parts(self, key: str, size: int, upload: str) -> int | None:
+        """The size of the object that was made of its parts; None if there was another before."""
+        whole_key = self._key(key)
+        try:
+            parts = await asyncio.to_thread(self._api.parts, whole_key, upload)
+        except ObjectMissing:
+            if await self._size(whole_key) == size:  # an earlier answer was lost
+                return size
+            raise
+        if [(part.number, part.size) for part in parts] != list(enumerate(part_sizes(size), 1)):
+            raise StoreError(f"what was stored of {key} are not the parts of an object of {size} bytes")
+        once = self.modes.parts is Parts.CONDITION
+        try:
+            if await self._size(whole_key) is not None:
+                raise ObjectExists(key)
+            await asyncio.to_thread(self._api.complete_upload, whole_key, upload, parts, once=once)
+        except ObjectExists:
+            await asyncio.to_thread(self._api.abort_uploads, whole_key)
+            return None
+        return await self._size(whole_key)
+
+    def _list(self, folder: str) -> Listing:
+        found = (
+            ObjectInfo(item.key.removeprefix(self._prefix), item.size)
+            for item in self._api.list(self._prefix + folder)
+        )
+        return sorted(
+            (item for item in found if not item.key.startswith(INCOMING)), key=lambda item: item.key
+        )
 
     def _delete(self, folder: str) -> int:
         keys = [self._prefix + item.key for item in self._list(folder)]
-        for start in range(0, len(keys), _DELETE_BATCH):
-            batch = keys[start : start + _DELETE_BATCH]
-            with _typed_errors(folder):
-                answer = self._client.delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": [{"Key": k} for k in batch], "Quiet": True}
-                )
-            if failed := answer.get("Errors"):
-                raise StoreError(f"not deleted of {folder}: {counted(len(failed), 'object')}, as {failed[0]}")
+        uploads = self._api.list(f"{self._prefix}{INCOMING}{folder}") if self._copies else []
+        self._api.delete([*keys, *(item.key for item in uploads)])
+        if self.modes.parts is not Parts.NONE:
+            self._api.abort_uploads(self._prefix + folder)
         return len(keys)
-
-
-def _open_client(endpoint_url: str | None, region: str | None) -> S3Client:
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
-
-    # Path-style addresses, because only AWS supports the other style everywhere. Without the optional
-    # checksums of newer SDKs, because several other S3s refuse them.
-    config = Config(
-        signature_version="s3v4",
-        s3={"addressing_style": "path" if endpoint_url else "auto"},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"max_attempts": 4, "mode": "standard"},
-        connect_timeout=CONNECT_S,
-        read_timeout=READ_S,
-        max_pool_connections=32,
-        # As in `iota.http`: a proxy by its rule alone, and none rather than that of boto3's own rule.
-        proxies=_proxies(endpoint_url or "https://s3.amazonaws.com"),
-    )
-    try:
-        session = boto3.session.Session(region_name=region)
-        if session.get_credentials() is None:
-            raise ValueError(
-                "no S3 credentials were found: run 'aws configure', or set AWS_ACCESS_KEY_ID and"
-                " AWS_SECRET_ACCESS_KEY"
-            )
-        # SigV4 needs a region; services with an endpoint of their own accept any.
-        named = region or session.region_name or ("us-east-1" if endpoint_url else None)
-        if named is None:
-            raise ValueError("no S3 region was found: add ?region=NAME to the s3:// URL")
-        return session.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            region_name=named,
-            config=config,
-            verify=certificates_file(),
-        )
-    except BotoCoreError as error:
-        raise ValueError(f"boto3 cannot be set up: {error}") from error
-
-
-def _proxies(url: str) -> dict[str, str]:
-    proxy = proxy_for(url)
-    return {} if proxy is None else {url.partition("://")[0]: proxy}
 
 
 @contextmanager
@@ -204,42 +253,3 @@ def _bucket_named(bucket: str) -> Iterator[None]:
         if "NoSuchBucket" not in str(error):
             raise
         raise BucketMissing(f"there is no bucket {bucket}: create the bucket first ({error})") from error
-
-
-@contextmanager
-def _typed_errors(what: str) -> Iterator[None]:
-    """Translate boto3's errors to this package's; `what` (a key or folder) begins their text."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        status = _status(error)
-        text = f"{what}: {error}"
-        if error.response.get("Error", {}).get("Code") == "NoSuchBucket":
-            raise BucketMissing(f"{text}; create the bucket first") from error
-        if status == 404:
-            raise ObjectMissing(text) from error
-        if status == 412:
-            raise ObjectExists(text) from error
-        if status in (401, 403):
-            raise UrlRefused(f"{text}; check the S3 credentials and the bucket's policy") from error
-        if status == 429 or status >= 500:
-            raise StoreUnavailable(text) from error
-        raise StoreError(text) from error
-    except BotoCoreError as error:
-        raise StoreUnavailable(f"{what}: {error}") from error
-    except RecursionError:
-        # boto3 asks a bucket that redirects for its region, and follows a redirect of that answer too.
-        raise StoreError(f"{what}: the store redirects without end") from None
-
-
-def _status(error: Exception) -> int:
-    response = getattr(error, "response", {})
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _expiry(expires_s: float) -> int:
-    if not 0 < expires_s <= MAX_EXPIRY_S:
-        raise ValueError(f"S3 takes expiries of up to 7 days, not {expires_s:g} s")
-    return math.ceil(expires_s)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+from iota.store.checks import Check
+from iota.store.part_urls import PartUrls
 
 MAX_OBJECT = 1 << 37
 """Largest object, in bytes (128 GiB): weights and two moments of 11 billion parameters in fp32."""
@@ -76,12 +80,37 @@ class ObjectStore(Protocol):
         """Bytes of the largest object that can be stored."""
         ...
 
+    @property
+    def max_expiry_s(self) -> float:
+        """Longest life of a presigned URL, in seconds; one for longer lives as long as that."""
+        ...
+
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
-        """URL that creates `key` with exactly `size` bytes, valid for `expires_s` seconds. No I/O."""
+        """URL that creates `key` with exactly `size` bytes, valid for `expires_s` seconds. No I/O.
+
+        What is stored by it may be read once `size` has found it, and is never changed from then on.
+        """
         ...
 
     def presign_get(self, key: str, expires_s: float) -> str:
         """URL that reads `key`, valid for `expires_s` seconds. No I/O."""
+        ...
+
+    def in_parts(self, size: int) -> bool:
+        """Whether an object of `size` bytes is to be stored in parts, and not by one URL."""
+        ...
+
+    async def begin_parts(self, key: str, size: int, expires_s: float) -> PartUrls:
+        """URLs for the parts of `key`, valid for `expires_s` seconds; of the same upload if asked again."""
+        ...
+
+    async def end_parts(self, key: str, size: int, upload: str) -> bool:
+        """Create `key` of its parts. False if it existed, with these or other bytes. May be repeated.
+
+        Raises:
+            ObjectMissing: there is no such upload.
+            StoreError: what was stored are not the parts of an object of `size` bytes.
+        """
         ...
 
     async def put(self, key: str, data: bytes) -> None:
@@ -102,6 +131,16 @@ class ObjectStore(Protocol):
 
     async def delete_prefix(self, prefix: str) -> int:
         """Delete all objects in the folder `prefix`, which may not be "". Returns their number."""
+        ...
+
+    async def check(self, say: Callable[[Check], None] = ...) -> tuple[Check, ...]:
+        """Try what a run needs of the store, and choose how to use it; needed before anything is written.
+
+        `say` is given each check when it is made. What it stores it deletes.
+
+        Raises:
+            BucketMissing, UrlRefused, StoreUnavailable: nothing can be found out.
+        """
         ...
 
     async def close(self) -> None:

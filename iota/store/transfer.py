@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Self, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 
@@ -20,6 +22,9 @@ from iota.http import (
     read_bounded,
 )
 from iota.retry import Backoff
+from iota.store.part_urls import PartUrls
+from iota.store.parts import PartsPut
+from iota.store.ranges import LARGE, Broken, LargeRead, RangeOutside, Renew
 from iota.store.store import (
     ObjectExists,
     ObjectMissing,
@@ -34,6 +39,7 @@ MAX_TRIES = 4
 MAX_CONNECTIONS = 64
 _BACKOFF = Backoff(first_s=0.1, jitter=(1.0, 2.0))  # jitter of at least 1 respects a Retry-After
 _CHUNK = 1 << 18
+_SIGNED_FIELDS = "X-Amz-SignedHeaders"
 _PROBLEM_BYTES = 2048
 """Bytes of an error's body that go into the message."""
 
@@ -74,6 +80,7 @@ class ObjectClient:
     async def put(self, url: str, data: Data, deadline_s: float) -> bool:
         """Create the object within `deadline_s`. False if it existed, with these or other bytes.
 
+        `If-None-Match` is sent unless the URL is an S3's that does not sign it: some services refuse it.
         An earlier try whose answer was lost may have created it, so the caller must compare its bytes.
 
         Raises:
@@ -81,7 +88,7 @@ class ObjectClient:
         """
         view = memoryview(data).cast("B")
         headers = {
-            "If-None-Match": "*",
+            **({"If-None-Match": "*"} if _is_conditional(url) else {}),
             "Content-Length": str(view.nbytes),
             "Content-Type": "application/octet-stream",
         }
@@ -91,18 +98,45 @@ class ObjectClient:
             return False
         return True
 
+    async def put_parts(
+        self, urls: PartUrls, data: Data, deadline_s: float, renew: Callable[[], Awaitable[PartUrls]]
+    ) -> str:
+        """Store an object in parts within `deadline_s`; the name of the upload that is to be completed.
+
+        `renew` replaces URLs that expire meanwhile.
+
+        Raises:
+            ObjectMissing: the upload is gone.
+            UrlRefused, StoreFull, StoreUnavailable, StoreError
+        """
+
+        async def send(url: str, part: memoryview) -> None:
+            await self.put(url, part, deadline_s)
+
+        async with _within(deadline_s, "PUT", urls.urls[0]):
+            return await PartsPut(send, memoryview(data).cast("B"), urls, renew).put()
+
     async def get(
-        self, url: str, max_bytes: int, deadline_s: float, byte_range: tuple[int, int] | None = None
+        self,
+        url: str,
+        max_bytes: int,
+        deadline_s: float,
+        byte_range: tuple[int, int] | None = None,
+        *,
+        renew: Renew | None = None,
     ) -> bytes:
         """The object's bytes, or those of the half-open `byte_range` (start, stop).
 
-        A range that exceeds the object is cut at its end, as S3 does.
+        A range that exceeds the object is cut at its end, as S3 does. What may be large is read in ranges
+        side by side; `renew` then replaces a URL that expires meanwhile.
 
         Raises:
             ObjectTooLarge: if there are more than `max_bytes`, before more than that are in memory.
             ValueError: if the range is empty.
             ObjectMissing, UrlRefused, StoreUnavailable, StoreError
         """
+        if byte_range is None and max_bytes > LARGE:
+            return await self._get_large(url, max_bytes, deadline_s, renew)
         headers: dict[str, str] = {}
         if byte_range is not None:
             start, stop = byte_range
@@ -117,6 +151,16 @@ class ObjectClient:
             return await read_bounded(response, max_bytes)
 
         return await self.request("GET", url, deadline_s, read, headers=headers)
+
+    async def _get_large(self, url: str, max_bytes: int, deadline_s: float, renew: Renew | None) -> bytes:
+        async with _within(deadline_s, "GET", url) as reasons:
+
+            async def send(at: str, ask: Callable[[], str], read: Read[None]) -> None:
+                await self._repeated(
+                    "GET", at, reasons, lambda: self._once("GET", at, read, {"Range": ask()}, None)
+                )
+
+            return await LargeRead(send, url, max_bytes, renew).read()
 
     async def size(self, url: str, deadline_s: float) -> int | None:
         """Bytes of the object whose HEAD the URL permits; None if it does not exist.
@@ -140,21 +184,23 @@ class ObjectClient:
         body: memoryview | None = None,
     ) -> T:
         """Send a request with retries, and return what `read` makes of the successful response."""
-        why = "no try was made"
-        try:
-            async with asyncio.timeout(deadline_s):
-                for tries in range(1, MAX_TRIES + 1):
-                    try:
-                        return await self._once(method, url, read, headers or {}, body)
-                    except _Retry as failure:
-                        why = str(failure)
-                        if tries < MAX_TRIES:
-                            await asyncio.sleep(_BACKOFF.pause_s(tries, failure.pause_s))
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"{method} {_without_query(url)} did not end within {deadline_s:g} s (last: {why})"
-            ) from None
-        raise StoreUnavailable(f"{method} {_without_query(url)} failed {MAX_TRIES} times: {why}")
+        async with _within(deadline_s, method, url) as reasons:
+            return await self._repeated(
+                method, url, reasons, lambda: self._once(method, url, read, headers or {}, body)
+            )
+
+    async def _repeated(
+        self, method: str, url: str, reasons: list[str], attempt: Callable[[], Awaitable[T]]
+    ) -> T:
+        """The result of a try that succeeds, of `MAX_TRIES`; why others failed is added to `reasons`."""
+        for tries in range(1, MAX_TRIES + 1):
+            try:
+                return await attempt()
+            except _Retry as failure:
+                reasons.append(str(failure))
+                if tries < MAX_TRIES:
+                    await asyncio.sleep(_BACKOFF.pause_s(tries, failure.pause_s))
+        raise StoreUnavailable(f"{method} {_without_query(url)} failed {MAX_TRIES} times: {reasons[-1]}")
 
     async def _once(
         self,
@@ -185,8 +231,26 @@ class ObjectClient:
             ) from error
         except AnswerRefused as error:
             raise StoreError(f"{method} {_without_query(url)}: {error}") from error
-        except NoAnswer as error:
+        except (NoAnswer, Broken) as error:
             raise _Retry(str(error)) from error
+
+
+@asynccontextmanager
+async def _within(deadline_s: float, method: str, url: str) -> AsyncIterator[list[str]]:
+    """A deadline, and the reasons of failures, of which its error tells the last. Raises StoreUnavailable."""
+    reasons = ["no try was made"]
+    try:
+        async with asyncio.timeout(deadline_s):
+            yield reasons
+    except TimeoutError:
+        raise StoreUnavailable(
+            f"{method} {_without_query(url)} did not end within {deadline_s:g} s (last: {reasons[-1]})"
+        ) from None
+
+
+def _is_conditional(url: str) -> bool:
+    signed = parse_qs(urlsplit(url).query).get(_SIGNED_FIELDS)
+    return signed is None or "if-none-match" in signed[0].split(";")
 
 
 async def _headers_alone(response: aiohttp.ClientResponse) -> None:
@@ -214,6 +278,8 @@ def _refusal(status: int, text: str, pause_s: float = 0.0) -> StoreError | _Retr
         return ObjectMissing(text)
     if status == 412:
         return ObjectExists(text)
+    if status == 416:
+        return RangeOutside(text)
     if status == 507:
         return StoreFull(text)
     # S3 answers one of two concurrent creations with 409, which means try again.

@@ -22,7 +22,11 @@ class Arrivals:
         """Add a fetched frame, once there is room. Raises TransferRefused for another size than announced."""
         if len(data) != notice.size:
             raise TransferRefused(f"{len(data)} bytes where {notice.size} were announced")
-        await self._queue.put(IncomingFrame(notice, sender, data))
+        await self.pass_on(IncomingFrame(notice, sender, data))
+
+    async def pass_on(self, frame: IncomingFrame) -> None:
+        """Add a frame whose size was checked, once there is room."""
+        await self._queue.put(frame)
 
     async def incoming(self) -> AsyncIterator[IncomingFrame]:
         """The frames, in order of arrival, until `close`."""

@@ -32,6 +32,8 @@ FRAME_VERSION = 1
 DOMAIN = f"frame/{FRAME_VERSION}"
 
 _PREFIX = struct.Struct("<4sBH")
+PREFIX_BYTES = _PREFIX.size
+"""Bytes of a frame that say how long its head is."""
 
 
 class FrameError(Exception):
@@ -65,12 +67,33 @@ class Frame:
     @property
     def signed_header(self) -> SignedHeader:
         """The header with its signature, which receipts name as their input."""
-        return SignedHeader(header=self.header.canonical().decode(), signature=self.signature.hex())
+        return _signed(self.header, self.signature)
 
     def encoded(self) -> bytes:
         """The bytes that it was decoded from."""
-        text = self.header.canonical()
-        return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, self.signature, self.payload))
+        return _joined(self.header.canonical(), self.signature, self.payload)
+
+
+@dataclass(frozen=True)
+class CheckedFrame:
+    """A frame as it arrived, whose form, digest and signature hold. Nothing of it is copied."""
+
+    header: FrameHeader
+    signature: bytes
+    data: bytes | bytearray
+    """All of it."""
+    start: int
+    """First byte of the payload."""
+
+    @property
+    def payload(self) -> memoryview:
+        """The payload, where it lies in `data`."""
+        return memoryview(self.data)[self.start :]
+
+    @property
+    def signed_header(self) -> SignedHeader:
+        """The header with its signature, which receipts name as their input."""
+        return _signed(self.header, self.signature)
 
 
 def leads_nowhere(spec: RunSpec, name: FrameName) -> bool:
@@ -97,12 +120,16 @@ def make_header(spec: RunSpec, name: FrameName, payload: str, sender: str, recei
 def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> int:
     """Exact size of a whole frame. It is known beforehand, since all digests have the same length."""
     header = make_header(spec, name, "0" * 64, sender, receiver).canonical()
-    return _PREFIX.size + len(header) + SIGNATURE_BYTES + payload_size(spec)
+    return PREFIX_BYTES + len(header) + SIGNATURE_BYTES + payload_size(spec)
 
 
-def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
-    """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given."""
-    return Frame(header, sign(signing_bytes(DOMAIN, header.canonical())), payload).encoded()
+def encode_frame(header: FrameHeader, payload: bytes | memoryview, sign: Callable[[bytes], bytes]) -> bytes:
+    """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given.
+
+    They are the one copy of the payload that is made.
+    """
+    text = header.canonical()
+    return _joined(text, sign(signing_bytes(DOMAIN, text)), payload)
 
 
 def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = signatures.verify) -> bool:
@@ -111,49 +138,65 @@ def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = sig
 
 
 def decode_frame(data: bytes, spec: RunSpec) -> Frame:
+    """Parse and check a frame as `check_frame` does, into memory of its own."""
+    found = check_frame(data, spec)
+    return Frame(found.header, found.signature, bytes(found.payload))
+
+
+def check_frame(data: bytes | bytearray, spec: RunSpec) -> CheckedFrame:
     """Parse a frame and check its size, form, shape, digest and signature. Raises FrameError.
 
     The caller must check that this sender was to send this frame.
     """
-    if len(data) < _PREFIX.size:
+    body = head_size(data)
+    if len(data) != body + payload_size(spec):
+        raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")
+    header = read_head(bytes(data[:body]), spec)
+    if blake3(memoryview(data)[body:]).hexdigest() != header.payload:
+        raise FrameError("the payload does not have the digest that its header names")
+    return CheckedFrame(header, bytes(data[body - SIGNATURE_BYTES : body]), data, body)
+
+
+def head_size(data: bytes | bytearray) -> int:
+    """Bytes of a frame before its payload, by its first `PREFIX_BYTES`. Raises FrameError."""
+    if len(data) < PREFIX_BYTES:
         raise FrameError("shorter than a frame's prefix")
     magic, version, length = _PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise FrameError("not a frame")
     if version != FRAME_VERSION:
         raise FrameError(f"a frame of version {version}, and this build reads version {FRAME_VERSION}")
-    body = _PREFIX.size + length + SIGNATURE_BYTES
-    if len(data) != body + payload_size(spec):
-        raise FrameError(f"{len(data)} bytes where the run's frames have {body + payload_size(spec)}")
-    text = data[_PREFIX.size : _PREFIX.size + length]
-    signature = data[_PREFIX.size + length : body]
+    return PREFIX_BYTES + int(length) + SIGNATURE_BYTES
+
+
+def read_head(head: bytes, spec: RunSpec) -> FrameHeader:
+    """The header of a frame of this run, from the bytes before its payload.
+
+    Raises FrameError: malformed, of another run, or not signed by the sender that it names.
+    """
+    if len(head) != head_size(head):
+        raise FrameError("not the bytes before a frame's payload")
+    text, signature = head[PREFIX_BYTES:-SIGNATURE_BYTES], head[-SIGNATURE_BYTES:]
     try:
         header = FrameHeader.model_validate_json(text)
     except ValidationError as error:
         raise FrameError(f"malformed header: {counted(error.error_count(), 'error')}") from error
     if header.canonical() != text:
         raise FrameError("the header is not in canonical form")
-    if header.run != spec.id or header.shape != payload_shape(spec) or header.dtype is not spec.boundary.wire:
-        raise FrameError("the header's run, shape or dtype is not this run's")
-    payload = data[body:]
-    if blake3(payload).hexdigest() != header.payload:
-        raise FrameError("the payload does not have the digest that its header names")
+    form = (header.run, header.shape, header.dtype, header.size)
+    if form != (spec.id, payload_shape(spec), spec.boundary.wire, payload_size(spec)):
+        raise FrameError("the header's run, shape, dtype or size is not this run's")
     if not is_signed(text, signature, header.sender):
         raise FrameError("the header is not signed by its sender")
-    return Frame(header, signature, payload)
+    return header
 
 
-def head_size(data: bytes) -> int:
-    """Bytes of a frame before its payload, by its prefix alone.
+def _joined(header: bytes, signature: bytes, payload: bytes | memoryview) -> bytes:
+    return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(header)), header, signature, payload))
 
-    Raises FrameError for what begins as no frame.
-    """
-    if len(data) < _PREFIX.size:
-        raise FrameError("shorter than a frame's prefix")
-    magic, version, length = _PREFIX.unpack_from(data)
-    if magic != MAGIC or version != FRAME_VERSION:
-        raise FrameError("not a frame of this version")
-    return _PREFIX.size + int(length) + SIGNATURE_BYTES
+
+def _signed(header: FrameHeader, signature: bytes) -> SignedHeader:
+    return SignedHeader(header=header.canonical().decode(), signature=signature.hex())
 
 
 def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
@@ -163,9 +206,6 @@ def split_frames(data: bytes, spec: RunSpec) -> Iterator[Frame]:
     """
     start = 0
     while start < len(data):
-        if len(data) < start + _PREFIX.size:
-            raise FrameError("shorter than a frame's prefix")
-        _, _, length = _PREFIX.unpack_from(data, start)
-        end = start + _PREFIX.size + length + SIGNATURE_BYTES + payload_size(spec)
+        end = start + head_size(data[start : start + PREFIX_BYTES]) + payload_size(spec)
         yield decode_frame(data[start:end], spec)
         start = end

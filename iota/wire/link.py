@@ -1,7 +1,7 @@
 """The interface of links, which push frames to one peer, and of the door at which frames come in.
 
-A link moves one frame a call and asks the receiver's door before it reads the payload. Which link to take, how
-long to wait and what to do when one fails is decided elsewhere (`iota.wire.chooser`), and what a frame
+A link moves one frame a call and asks the receiver's door before it reads the payload. Which link to take,
+how long to wait and what to do when one fails is decided elsewhere (`iota.wire.chooser`), and what a frame
 must be is checked by the door: in one place for all links.
 """
 
@@ -52,11 +52,13 @@ class DoorRefused(Exception):
 class Door(Protocol):
     """Where all links of a miner bring the frames that come in. Used from one event loop."""
 
-    async def admit(self, head: bytes, size: int) -> None:
-        """Whether a frame of `size` bytes that begins with `head` may be read; may wait for room.
+    async def admit(self, head: bytes, size: int) -> bytes | None:
+        """Whether a frame of `size` bytes that begins with `head` is to be read; may wait for room.
 
-        `head` is the frame's first bytes up to its payload, at most `MAX_HEAD`. Each admission is followed by
-        `take` or `give_up` with the same head. Raises DoorRefused.
+        `head` is the frame's first bytes up to its payload, at most `MAX_HEAD`. None is followed by one
+        `take` or `give_up` with the same head. Else the frame is here, and this is its acknowledgement.
+
+        Raises DoorRefused.
         """
 
     async def take(self, head: bytes, data: bytes) -> bytes:

@@ -6,12 +6,16 @@ signature and sender of arriving frames: in one place for all transports.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from iota.protocol.events import Delivered
 from iota.protocol.frames import FrameNotice
+from iota.wire.expectation import EarliestStep, Expects
+
+Settle = Callable[[str | None], None]
+"""Takes None when a frame is checked and on disk, else the reason why it cannot be kept."""
 
 
 class TransportError(Exception):
@@ -41,7 +45,11 @@ class IncomingFrame:
     notice: FrameNotice
     sender: str
     """The hotkey that claims to have sent it."""
-    data: bytes = field(repr=False)
+    data: bytes | bytearray = field(repr=False)
+    pushed: bool = False
+    """Whether its sender pushed it over a link: no event names it, and its notice is made of its bytes."""
+    settle: Settle = field(default=lambda reason: None, repr=False, compare=False)
+    """Called once by the miner. The transport of a pushed frame acknowledges it then, or says why not."""
 
 
 class Transport(Protocol):
@@ -50,11 +58,23 @@ class Transport(Protocol):
     def on_event(self, delivered: Delivered) -> None:
         """Learn URLs or addresses from an event, before the miner acts on it."""
 
-    async def send(self, frame: OutgoingFrame, to: str) -> None:
-        """Send a frame to the hotkey `to`; returns when it is stored there. May be repeated.
+    def listen_for(self, expects: Expects, earliest_step: EarliestStep) -> None:
+        """Take pushed frames from now on: those of which `expects` says so. Called once, at first."""
+
+    def expectations_changed(self) -> None:
+        """An event was taken after which `expects` may say something else of a frame that waits."""
+
+    async def send(self, frame: OutgoingFrame, to: str) -> FrameNotice:
+        """Send a frame to the hotkey `to`, by whatever way is best. May be repeated.
+
+        Returns the notice to say, when the frame lies in the object store (the frame's own notice), or on the
+        receiver's disk (with `kept`).
 
         Raises Unreachable, TransferRefused or TransportError.
         """
+
+    async def store(self, frame: OutgoingFrame) -> FrameNotice:
+        """Put a frame into the object store, whatever else is possible. Returns and raises as `send`."""
 
     async def fetch(self, notice: FrameNotice, sender: str) -> None:
         """Fetch a frame that `sender` has announced into `incoming`; returns when it is there.

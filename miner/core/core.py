@@ -9,9 +9,12 @@ from iota.objects import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, pa
 from iota.protocol.events import Admit, AuditsClosed, Event, LoadBase, MergeReady, RunEnd
 from iota.protocol.messages import Delta, FrameMissing, Merged, Ready
 from iota.spec import RunSpec
+from iota.wire.expectation import Expectation
+from iota.wire.frame import FrameHeader
 from miner.core import effects, facts
 from miner.core.duties import Duties
 from miner.core.epoch import EpochTraining
+from miner.core.inputs import can_come
 
 
 @dataclass
@@ -23,6 +26,8 @@ class ReplicaCore:
     hotkey: str
     reads_tokens: bool
     """Whether ops of this stage use token ids (`Trainer.reads_tokens`)."""
+    resumed: bool = False
+    """Whether frames of an earlier process may lie on this disk: they are looked for."""
     base: facts.BaseHeld | None = None
     training: EpochTraining | None = None
     """The current epoch. It stays after its last step, until its merge is applied."""
@@ -47,17 +52,41 @@ class ReplicaCore:
                 answer += self._finish(self.training)
         return answer
 
-    def wants(self, effect: effects.SendFrame | effects.FetchFrame | effects.Duty) -> bool:
+    def wants(self, effect: effects.Sending | effects.FetchFrame | effects.Duty) -> bool:
         """Whether the shell should still try an effect that takes several tries."""
         match effect:
             case effects.SendFrame():
                 epoch = self._training_of(effect.frame.notice.name.epoch)
-                return epoch is not None and epoch.wants_sent(effect.frame.notice.name)
+                return epoch is not None and epoch.wants_sent(effect)
+            case effects.ResendFrame() | effects.SendAgain():
+                epoch = self._training_of(effect.name.epoch)
+                return epoch is not None and epoch.wants_sent(effect)
             case effects.FetchFrame():
                 epoch = self._training_of(effect.notice.name.epoch)
                 return epoch is not None and epoch.wants_fetched(effect.notice.name)
             case _:
                 return self.duties.wants(effect)
+
+    def expects(self, header: FrameHeader) -> Expectation:
+        """What to think of a frame that somebody wants to push, by its header alone. In constant time."""
+        if not can_come(self.spec, self.stage, header):
+            return Expectation.WRONG
+        now, _ = self.earliest_step()
+        if header.name.epoch < now:
+            return Expectation.OVER
+        if self.training is None or header.name.epoch > now:
+            return Expectation.EARLY
+        return self.training.inputs.expects(header)
+
+    def reads(self, fact: facts.FrameArrived) -> bool:
+        """Whether a frame that has arrived is to be the input of its op, once the fact is taken."""
+        epoch = self._training_of(fact.name.epoch)
+        return epoch is not None and epoch.inputs.reads(fact)
+
+    def earliest_step(self) -> tuple[int, int]:
+        """(epoch, step) of the earliest step that is not applied here; epoch -1 before the first base."""
+        epoch, step, _ = self.progress
+        return epoch, step
 
     @property
     def idle(self) -> bool:
@@ -99,6 +128,7 @@ class ReplicaCore:
                     fact.epoch,
                     joined=fact.step,
                     reads_tokens=self.reads_tokens,
+                    resumed=self.resumed,
                 )
                 return [*self.training.commit(fact.step)]
             case facts.Committed():
@@ -113,8 +143,13 @@ class ReplicaCore:
                 if epoch := self._training_of(fact.name.epoch):
                     epoch.frame_arrived(fact)
                 return []
+            case facts.FramesSought():
+                epoch = self._training_of(fact.names[0].epoch)
+                return epoch.frames_sought(fact) if epoch else []
             case facts.FrameLost():
-                return [effects.Say(reports=(FrameMissing(name=fact.name, reason=fact.reason),))]
+                epoch = self._training_of(fact.name.epoch)
+                missing = effects.Say(reports=(FrameMissing(name=fact.name, reason=fact.reason),))
+                return [missing, *(epoch.frame_lost(fact) if epoch else [])]
             case facts.OpLaunched():
                 if epoch := self._training_of(fact.op.epoch):
                     epoch.op_launched(fact)
@@ -126,6 +161,8 @@ class ReplicaCore:
                 epoch = self._training_of(fact.op.epoch)
                 return epoch.op_bad(fact) if epoch else []
             case facts.FrameStored():
+                if epoch := self._training_of(fact.notice.name.epoch):
+                    epoch.frame_stored(fact)
                 return [effects.Say(frames=(fact.notice,), receipts=True)]
             case facts.FrameNotStored():
                 return [effects.Say(receipts=True)]
@@ -163,8 +200,8 @@ class ReplicaCore:
         """What makes an announced object again, while the run still needs it."""
         match parse_key(key):
             case FrameKey(_, name):
-                epoch = self._training_of(name.epoch)
-                return [effects.SendAgain(name)] if epoch is not None and epoch.wants_sent(name) else []
+                again = effects.SendAgain(name)
+                return [again] if self.wants(again) else []
             case DeltaKey() | MergedKey() | BaseKey() | EvidenceKey() as named:
                 return [*self.duties.again(named)]
             case _:

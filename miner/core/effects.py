@@ -63,16 +63,42 @@ class FetchFrame:
 
 
 @dataclass(frozen=True)
+class FindFrames:
+    """Look on this disk for frames; answered by FrameArrived for each that is there, then by FramesSought."""
+
+    frames: tuple[tuple[FrameName, str], ...]
+    """Each with the hotkey that must have sent it."""
+
+
+@dataclass(frozen=True)
+class DenyFrame:
+    """No op reads this frame any more, and the next one of its name replaces it on the disk. No answer."""
+
+    name: FrameName
+
+
+@dataclass(frozen=True)
 class SendFrame:
-    """Store a frame for its receiver while it is wanted; answered by FrameStored or FrameNotStored."""
+    """Send a frame to its receiver while it is wanted; answered by FrameStored or FrameNotStored."""
 
     frame: OutgoingFrame
     to: str
 
 
 @dataclass(frozen=True)
+class ResendFrame:
+    """Send a frame from this replica's disk to a receiver that is new; answered as SendFrame.
+
+    Its header names the receiver that it was made for.
+    """
+
+    name: FrameName
+    to: str
+
+
+@dataclass(frozen=True)
 class SendAgain:
-    """Store a frame again that the store has lost, from this replica's disk; answered as SendFrame."""
+    """Put a frame from this replica's disk into the object store; answered as SendFrame."""
 
     name: FrameName
 
@@ -160,6 +186,13 @@ class StoreEvidence:
 
 
 @dataclass(frozen=True)
+class LoseState:
+    """End this life: it cannot repeat what it did before. No answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class ForgetEpoch:
     """Delete the frames, snapshots and base kept for the audits of `epoch`. No answer."""
 
@@ -167,5 +200,7 @@ class ForgetEpoch:
 
 
 Duty = StoreDelta | MergePart | StoreBase | StoreEvidence
-TrainingEffect = RunOp | WriteCommit | ForgetMicrobatch | ReadTokens | FetchFrame | SendFrame | SendAgain
-Effect = Say | TrainingEffect | FetchBase | ApplyMerge | LoadState | Duty | ForgetEpoch
+Sending = SendFrame | ResendFrame | SendAgain
+FrameEffect = FetchFrame | FindFrames | DenyFrame | Sending
+TrainingEffect = RunOp | WriteCommit | ForgetMicrobatch | ReadTokens | FrameEffect
+Effect = Say | TrainingEffect | FetchBase | ApplyMerge | LoadState | Duty | ForgetEpoch | LoseState

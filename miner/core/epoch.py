@@ -5,26 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from iota.protocol.events import Drop, Event, FrameReady, Plan, Reroute, StepClose
+from iota.protocol.events import Drop, Event, FrameReady, Plan, Reroute, StepClose, StoreFrame
 from iota.protocol.frames import Direction, FrameName
 from iota.protocol.messages import BadValue
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from miner.core.effects import (
     Effect,
-    FetchFrame,
     ForgetMicrobatch,
     ReadTokens,
+    ResendFrame,
     RunOp,
     Say,
+    SendAgain,
     SendFrame,
+    Sending,
     WriteCommit,
 )
-from miner.core.facts import Committed, FrameArrived, OpBad, OpDone, OpLaunched, TokensRead
+from miner.core.facts import (
+    Committed,
+    FrameArrived,
+    FrameLost,
+    FramesSought,
+    FrameStored,
+    OpBad,
+    OpDone,
+    OpLaunched,
+    TokensRead,
+)
+from miner.core.inputs import InputBook
+from miner.core.route import Place
 from miner.core.schedule import Op, Schedule
 
-Place = tuple[int, int]
-"""(step, microbatch)"""
 MAX_UNRECORDED: Final = 2
 """Ops on the device or after it: one runs while the one before is hashed, signed and written."""
 
@@ -33,17 +45,27 @@ class EpochTraining:
     """Decides from the replica's admission to the epoch until its last STEP."""
 
     def __init__(
-        self, spec: RunSpec, stage: int, hotkey: str, epoch: int, *, joined: int, reads_tokens: bool
+        self,
+        spec: RunSpec,
+        stage: int,
+        hotkey: str,
+        epoch: int,
+        *,
+        joined: int,
+        reads_tokens: bool,
+        resumed: bool = False,
     ) -> None:
-        """`joined` is the first step of this replica; its weight version `joined` is the base."""
+        """`joined` is the first step of this replica; its weight version `joined` is the base.
+
+        `resumed`: frames of an earlier process may lie on this disk.
+        """
         self.schedule = Schedule(spec, stage, hotkey, epoch, joined=joined)
+        self.inputs = InputBook(self.schedule, resumed)
         self.launching: RunOp | None = None
         """The op that is not on the device yet."""
         self._unrecorded: dict[Op, RunOp] = {}
         """Ops that the device has or had, whose results are not on disk yet."""
         self._reads_tokens = reads_tokens
-        self._neighbours: dict[Place, dict[int, str]] = {}
-        """Stage -> the replica there, for the stages beside this one, of the microbatches that it has."""
         self._tokens: dict[Place, bool] = {}
         """Microbatches whose tokens were asked for; True once they are read."""
         self._committed = -1
@@ -73,10 +95,13 @@ class EpochTraining:
                 return self._reroute(event)
             case Drop() if event.epoch == self.epoch:
                 return self._drop(event)
-            case StepClose():
+            case StepClose() if event.epoch == self.epoch:
                 self.schedule.close(event)
+                return self.inputs.lost(event.step)
             case FrameReady() if event.notice.name.epoch == self.epoch:
-                return [FetchFrame(event.notice, event.sender)]
+                return self.inputs.announce(event)
+            case StoreFrame(name=name) if self.wants_sent(SendAgain(name)):
+                return [SendAgain(name)]
             case _:
                 pass
         return []
@@ -87,8 +112,24 @@ class EpochTraining:
             self._tokens[fact.step, fact.microbatch] = True
 
     def frame_arrived(self, fact: FrameArrived) -> None:
-        """A checked frame is ready as the input of its op."""
-        self.schedule.frame(fact.name.step, fact.name.microbatch, fact.name.direction)
+        """A checked frame is on this disk: ready as the input of its op, if `InputBook.reads` says so."""
+        self.inputs.arrived(fact)
+
+    def frames_sought(self, fact: FramesSought) -> list[Effect]:
+        """A search on this disk is over."""
+        return self.inputs.sought(fact)
+
+    def frame_lost(self, fact: FrameLost) -> list[Effect]:
+        """An announced frame cannot be had."""
+        return self.inputs.missed(fact)
+
+    def frame_stored(self, fact: FrameStored) -> None:
+        """A frame of this replica has been delivered: in the store others find it by themselves."""
+        name = fact.notice.name
+        route = self.inputs.routes.get((name.step, name.microbatch))
+        stage = name.direction.destination(name.stage, self.schedule.spec.layout.stages)
+        if route is not None and stage is not None and route.made.get(stage) == (name, False):
+            route.made[stage] = (name, fact.notice.kept is None)
 
     @property
     def working(self) -> bool:
@@ -108,13 +149,16 @@ class EpochTraining:
         closed = self.schedule.is_closed(op.step)
         self.schedule.done(op)
         if op.kind is OpKind.STEP:
-            for known in (self._tokens, self._neighbours):
-                for place in [place for place in known if place[0] <= op.step]:
-                    del known[place]
+            self.inputs.forget_until(op.step)
+            for place in [place for place in self._tokens if place[0] <= op.step]:
+                del self._tokens[place]
             return [Say(receipts=True), *self.commit(self.schedule.version)]
-        if fact.frame is None or running.receiver is None or closed:
+        place, stage = (op.step, op.microbatch), self._towards(op)
+        route = self.inputs.held(place)
+        if fact.frame is None or running.receiver is None or closed or route is None or stage is None:
             return [Say(receipts=True)]
-        return [SendFrame(fact.frame, running.receiver)]
+        route.made[stage] = (fact.frame.notice.name, False)
+        return [SendFrame(fact.frame, route.beside[stage].hotkey)]
 
     def commit(self, version: int) -> list[Effect]:
         """What commits to a version that was loaded or made just now; empty if none is due."""
@@ -126,11 +170,13 @@ class EpochTraining:
         self._committed = max(self._committed, fact.version)
 
     def op_bad(self, fact: OpBad) -> list[Effect]:
-        """An op gave NaN or Inf: drop the microbatch here and report it."""
+        """An op gave NaN or Inf: have its inputs stored, or drop the microbatch here and report it."""
         if self._unrecorded.pop(fact.op, None) is None:
             return []
         place = {"epoch": self.epoch, "step": fact.op.step, "microbatch": fact.op.microbatch}
         self.schedule.undo(fact.op)
+        if stored_first := self.inputs.deny(fact.op):
+            return stored_first
         self.schedule.drop(Drop(**place))
         return [Say(reports=(BadValue(**place),))]
 
@@ -147,7 +193,9 @@ class EpochTraining:
         if not all(self._tokens.get((op.step, index), not self._reads_tokens) for index in needed):
             return []
         self.schedule.begin(op)
-        self.launching = RunOp(op, self._receiver(op))
+        stage = self._towards(op)
+        receiver = None if stage is None else self.inputs.receiver((op.step, op.microbatch), stage)
+        self.launching = RunOp(op, receiver)
         return [self.launching]
 
     def wants_fetched(self, name: FrameName) -> bool:
@@ -157,41 +205,46 @@ class EpochTraining:
         """
         return name.step >= self.schedule.version
 
-    def wants_sent(self, name: FrameName) -> bool:
-        """Whether a frame made here is still needed: step open, microbatch still assigned here."""
-        if self.schedule.is_closed(name.step):
+    def wants_sent(self, effect: Sending) -> bool:
+        """Whether a frame made here is still needed there: step open, microbatch still assigned here."""
+        name = effect.frame.notice.name if isinstance(effect, SendFrame) else effect.name
+        place = (name.step, name.microbatch)
+        if self.schedule.is_closed(name.step) or self.inputs.held(place) is None:
             return False
-        mine = (name.step, name.microbatch) in self._neighbours
-        return mine and self.schedule.attempt(name.step, name.microbatch) == name.attempt
+        stage = name.direction.destination(name.stage, self.schedule.spec.layout.stages)
+        there = None if stage is None else self.inputs.receiver(place, stage)
+        goes = isinstance(effect, SendAgain) or effect.to == there
+        return goes and self.schedule.attempt(*place) == name.attempt
 
     def _plan(self, event: Plan) -> list[Effect]:
         share = event.share
         mine = self.schedule.plan(share)
-        for planned in share.microbatches if mine else ():
-            self._meet((share.step, planned.microbatch), planned.before, planned.after)
-        return self._read(share.step, mine)
+        sought = [
+            name
+            for planned in (share.microbatches if mine else ())
+            for name in self.inputs.plan(share.step, planned)
+        ]
+        return self._read(share.step, mine) + self.inputs.find(sought)
 
     def _reroute(self, event: Reroute) -> list[Effect]:
         place = (event.step, event.microbatch)
         before = self.schedule.attempt(*place)
         if self.schedule.reroute(event):
-            self._meet(place, event.before, event.after)
-            return self._read(event.step, [event.microbatch])
-        if event.stage != self.schedule.stage and place in self._neighbours:
-            self._neighbours[place][event.stage] = event.miner
+            sought = self.inputs.take_over(event)
+            return self._read(event.step, [event.microbatch]) + self.inputs.find(sought)
         if event.stage == self.schedule.stage:
-            self._neighbours.pop(place, None)
+            self.inputs.leave(place)
             return [ForgetMicrobatch(self.epoch, event.step, event.microbatch, before)]
-        return []
-
-    def _meet(self, place: Place, before: str | None, after: str | None) -> None:
-        """Note the replicas beside this one on a microbatch's route."""
-        stage = self.schedule.stage
-        beside = {stage - 1: before, stage + 1: after}
-        self._neighbours[place] = {at: hotkey for at, hotkey in beside.items() if hotkey is not None}
+        if (route := self.inputs.held(place)) is None:
+            return []
+        found = self.inputs.find(self.inputs.move(event))
+        name, stored = route.made.get(event.stage, (None, False))
+        if name is None or stored or self.schedule.is_closed(event.step):
+            return found
+        return [*found, ResendFrame(name, event.miner)]
 
     def _drop(self, event: Drop) -> list[Effect]:
-        self._neighbours.pop((event.step, event.microbatch), None)
+        self.inputs.leave((event.step, event.microbatch))
         if not self.schedule.drop(event):
             return []
         attempt = self.schedule.attempt(event.step, event.microbatch)
@@ -203,9 +256,8 @@ class EpochTraining:
         self._tokens |= {(step, index): False for index in new}
         return [ReadTokens(self.epoch, step, index) for index in new]
 
-    def _receiver(self, op: Op) -> str | None:
+    def _towards(self, op: Op) -> int | None:
+        """The stage that the op's frame goes to; None if it sends none."""
         if op.kind in (OpKind.STEP, OpKind.EVAL):
             return None
-        stages = self.schedule.spec.layout.stages
-        towards = Direction.of(op.kind).destination(self.schedule.stage, stages)
-        return None if towards is None else self._neighbours.get((op.step, op.microbatch), {}).get(towards)
+        return Direction.of(op.kind).destination(self.schedule.stage, self.schedule.spec.layout.stages)

@@ -45,10 +45,28 @@ class TokensRead:
 
 
 @dataclass(frozen=True)
+class Pushed:
+    """How a frame came that did not come from the store: from its sender, now or before a restart."""
+
+    sender: str
+    digest: str
+    """Of the whole frame, as it lies on this disk."""
+
+
+@dataclass(frozen=True)
 class FrameArrived:
-    """A frame was fetched, and matches its announcement and its signature."""
+    """A frame is on this disk, and is signed by its sender."""
 
     name: FrameName
+    pushed: Pushed | None = None
+    """None: it is as it was announced, and came from the store."""
+
+
+@dataclass(frozen=True)
+class FramesSought:
+    """A search on this disk is over."""
+
+    names: tuple[FrameName, ...]
 
 
 @dataclass(frozen=True)
@@ -92,14 +110,14 @@ class OpBad:
 
 @dataclass(frozen=True)
 class FrameStored:
-    """The transport has stored a frame, so that its receiver can be told."""
+    """A frame lies in the store, or on its receiver's disk, as the notice says."""
 
     notice: FrameNotice
 
 
 @dataclass(frozen=True)
 class FrameNotStored:
-    """A frame is no longer wanted, or can never be stored."""
+    """A frame is no longer wanted, or can never be sent."""
 
     name: FrameName
 
@@ -123,6 +141,7 @@ class DutyEnded:
 TrainingFact = (
     TokensRead
     | FrameArrived
+    | FramesSought
     | FrameLost
     | OpLaunched
     | OpDone

@@ -161,7 +161,7 @@ class Schedule:
 
     def frame(self, step: int, index: int, direction: Direction) -> None:
         """A checked frame has arrived; ignored if no microbatch of this replica needs it."""
-        entry = self._entry(step, index)
+        entry = self.entry(step, index)
         if entry is None:
             return
         if direction is Direction.FORWARD:
@@ -169,9 +169,21 @@ class Schedule:
         else:
             entry.gradient_ready = True
 
+    def lack(self, step: int, index: int, direction: Direction) -> None:
+        """A frame that had arrived is no input any more; `frame` says when there is one again."""
+        entry = self.entry(step, index)
+        if entry is not None and direction is Direction.FORWARD:
+            entry.input_ready = False
+        elif entry is not None:
+            entry.gradient_ready = False
+
+    def recompute(self, entry: ScheduledMicrobatch) -> None:
+        """A BACKWARD has no result, and the activations for it are gone: it recomputes them."""
+        entry.send_forward = entry.forward_done = False
+
     def drop(self, event: Drop) -> bool:
         """Give up a microbatch unless its backward has run. True if that changed anything."""
-        entry = self._entry(event.step, event.microbatch)
+        entry = self.entry(event.step, event.microbatch)
         if entry is None or entry.over:
             return False
         entry.gone = True
@@ -228,13 +240,25 @@ class Schedule:
 
     def attempt(self, step: int, index: int) -> int:
         """The attempt of a microbatch that this replica has or had; 0 if it never had it."""
-        entry = self._entry(step, index)
+        entry = self.entry(step, index)
         return entry.attempt if entry is not None else 0
 
     def is_closed(self, step: int) -> bool:
         """Whether the step is closed or applied, so that no replica waits for its frames."""
         state = self.steps.get(step)
         return step < self.version or (state is not None and state.close is not None)
+
+    def counted(self, step: int) -> list[ScheduledMicrobatch]:
+        """The microbatches that a step which is closed and not applied counts here."""
+        state = self.steps.get(step)
+        if state is None or state.close is None:
+            return []
+        return [state.microbatches[index] for index, _ in state.close.counted]
+
+    def entry(self, step: int, index: int) -> ScheduledMicrobatch | None:
+        """A microbatch that this replica has or had in a step that is not applied."""
+        state = self.steps.get(step)
+        return state.microbatches.get(index) if state is not None else None
 
     @property
     def finished(self) -> bool:
@@ -244,13 +268,9 @@ class Schedule:
     def _entry_of(self, index: int, attempt: int) -> ScheduledMicrobatch:
         return ScheduledMicrobatch(index, attempt, heldout=self.spec.is_heldout(index))
 
-    def _entry(self, step: int, index: int) -> ScheduledMicrobatch | None:
-        state = self.steps.get(step)
-        return state.microbatches.get(index) if state is not None else None
-
     def _entry_for(self, op: Op) -> ScheduledMicrobatch | None:
         """The microbatch of an op, unless it was given away or has another attempt by now."""
-        entry = self._entry(op.step, op.microbatch)
+        entry = self.entry(op.step, op.microbatch)
         return entry if entry is not None and entry.attempt == op.attempt else None
 
     def _next_step(self) -> Op | None:

@@ -23,6 +23,7 @@ from orchestrator.coordinator import (
     auditing,
     bases,
     evidence,
+    frames,
     heldout,
     membership,
     merge_parts,
@@ -100,7 +101,7 @@ class Coordinator:
                 member = run.members.get(entry.hotkey)
                 if member is not None:
                     microbatches.take_receipts(run, member, entry.receipts)
-                    microbatches.take_frames(run, member, entry.frames)
+                    frames.take_frames(run, member, entry.frames)
                     looked = {each.name: each.found for each in entry.looked}
                     for report in entry.reports:
                         reports.take_report(run, member, report, looked)

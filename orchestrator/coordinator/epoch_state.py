@@ -35,13 +35,18 @@ class Ending(StrEnum):
     DROPPED = "dropped"
 
 
-Stored = tuple[int, str, int]
-"""Attempt, digest and bytes of a stored frame."""
+Stored = tuple[int, str, int, str | None]
+"""Attempt, digest and bytes of a frame, and the receiver that has acknowledged it; None for the store."""
+FramePlace = tuple[int, int, Direction]
+"""Microbatch, the stage that makes a frame of it, and the frame's direction."""
 
 
 @dataclass(slots=True)
 class Place:
-    """One microbatch at one stage: the replica that has it, and what that replica has stored.
+    """One microbatch at one stage: the replica that has it, and the frames that are delivered from there.
+
+    A frame is delivered when it is in the store, or kept by the replica that is to have it now: one that
+    another keeps is forgotten.
 
     There is one for each op, so it is small, and has nothing in it that the garbage collector follows.
     """
@@ -49,9 +54,9 @@ class Place:
     miner: str
     attempt: int = 0
     forward: Stored | None = None
-    """The stored frame towards the next stage."""
+    """The delivered frame towards the next stage."""
     backward: Stored | None = None
-    """The stored frame towards the stage before."""
+    """The delivered frame towards the stage before."""
     counted: bool = False
     """A gradient of it stands in a miner's sum. Unset where the miner loses its sum."""
     earlier: tuple[tuple[str, int], ...] = ()
@@ -62,11 +67,11 @@ class Place:
     """The same towards the stage before."""
 
     def frame(self, direction: Direction) -> Stored | None:
-        """The stored frame in one direction."""
+        """The delivered frame in one direction."""
         return self.forward if direction is Direction.FORWARD else self.backward
 
     def store(self, direction: Direction, stored: Stored | None) -> None:
-        """Set the stored frame in one direction, or forget it."""
+        """Set the delivered frame in one direction, or forget it."""
         if direction is Direction.FORWARD:
             self.forward = stored
         else:
@@ -121,6 +126,15 @@ def counted_pairs(counted: bytearray) -> list[tuple[int, int]]:
 
 
 @dataclass
+class Denial:
+    """A receiver's word that it cannot use a frame that it keeps."""
+
+    receiver: str
+    asked: bool = False
+    """Whether the frame's maker was asked to store it: not before it has said that the frame is kept."""
+
+
+@dataclass
 class PlannedStep:
     """One planned step. Once it is closed, `microbatches` is empty."""
 
@@ -141,6 +155,10 @@ class PlannedStep:
     """Held-out microbatch -> the loss of its EVAL (nats a token)."""
     heldout_open: int = 0
     """Those of the open ones that are held out."""
+    in_store_too: set[FramePlace] = field(default_factory=set)
+    """Frames that their receivers keep and that are in the store too, of which these were not told: few."""
+    denied: dict[tuple[FramePlace, int], Denial] = field(default_factory=dict)
+    """(frame, attempt) -> who keeps it and cannot use it: it is to come through the store."""
     heldout_since: tuple[float, float] | None = None
     """Since when they alone are open, and since when none of their ops has ended; None before that."""
 
@@ -298,6 +316,10 @@ class EpochState:
     """The head at that time: the seal waits for a newer one."""
     unproven: dict[str, int] = field(default_factory=dict)
     """miner -> its words against frames that the frames did not bear out, and on a base that was false."""
+    denied: dict[str, int] = field(default_factory=dict)
+    """miner -> frames that it kept and said that it cannot use."""
+    contradicted: set[str] = field(default_factory=set)
+    """Miners that announced one frame with two digests."""
     words: dict[str, tuple[Word, ...]] = field(default_factory=dict)
     """miner -> its words on NaN that stand in the record."""
     doubted: set[tuple[int, int, int]] = field(default_factory=set)

@@ -1,12 +1,11 @@
-"""Frames and receipts: how microbatches move along their routes and settle, and how steps close."""
+"""Receipts: how microbatches are done and settle, and how steps close."""
 
 from __future__ import annotations
 
-from iota.protocol.events import FrameReady, StepClose
-from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.events import Drop, StepClose
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
-from iota.wire.frame import leads_nowhere
 from orchestrator.coordinator import heldout
 from orchestrator.coordinator.epoch_state import (
     Ending,
@@ -31,15 +30,6 @@ MIN_S = 1e-3
 """Shortest duration that enters the average: 0 there means that nothing was measured yet."""
 
 
-def take_frames(run: RunState, member: Member, frames: tuple[FrameNotice, ...]) -> None:
-    """Record stored frames; each is announced to the next replica of its route."""
-    for notice in frames:
-        if (mb := wanted_place(run, member, notice.name)) is None:
-            run.totals.unfit += 1
-        else:
-            _take_frame(run, member, notice, mb)
-
-
 def find_microbatch(
     run: RunState, epoch: int, step: int, index: int
 ) -> tuple[PlannedStep, MicrobatchState] | None:
@@ -50,50 +40,12 @@ def find_microbatch(
     return (state, state.microbatches[index]) if index < len(state.microbatches) else None
 
 
-def wanted_place(run: RunState, member: Member, name: FrameName) -> MicrobatchState | None:
-    """The open microbatch of a frame that this member is to store now and has not stored; else None."""
-    found = find_microbatch(run, name.epoch, name.step, name.microbatch)
-    if found is None or name.stage != member.stage or found[1].ended is not None:
-        return None
-    place = found[1].places[member.stage]
-    mine = (place.miner, place.attempt) == (member.hotkey, name.attempt)
-    leads = not leads_nowhere(run.spec, name)
-    return found[1] if mine and leads and place.frame(name.direction) is None else None
-
-
 def concerns(run: RunState, member: Member, name: FrameName) -> bool:
     """Whether a frame's microbatch is or was the member's, at the stage that sends it or that receives it."""
     epoch, destination = run.epochs.get(name.epoch), name.direction.destination(name.stage, run.stages)
     if epoch is None or member.stage not in (name.stage, destination) or name.step >= len(epoch.steps):
         return False
     return epoch.steps[name.step].given.was_given((name.microbatch, member.stage), member.order)
-
-
-def _take_frame(run: RunState, member: Member, notice: FrameNotice, mb: MicrobatchState) -> None:
-    """Record a frame that is wanted."""
-    name = notice.name
-    target = name.direction.destination(member.stage, run.stages)
-    assert target is not None
-    place = mb.places[member.stage]
-    place.store(name.direction, (name.attempt, notice.digest, notice.size))
-    if name.direction is Direction.FORWARD:
-        stop_clock(run, member, name.step, mb.index, name.direction)
-    elif place.counted:  # else the microbatch waits for the receipt
-        stop_clock(run, member, name.step, mb.index, _backward_input(run, member))
-    announce(run, mb.places[target].miner, notice, member.hotkey)
-
-
-def announce(run: RunState, receiver: str, notice: FrameNotice, sender: str) -> None:
-    """Tell `receiver` that a frame for it is stored, and start the deadline of the op that needs it.
-
-    A FORWARD has none where its own frame is stored already, by an earlier attempt: nobody waits for it.
-    """
-    run.send(receiver, FrameReady(notice=notice, sender=sender))
-    name, member = notice.name, run.members[receiver]
-    _, mb = run.open_microbatch((name.step, name.microbatch))
-    waited_for = name.direction is Direction.BACKWARD or mb.places[member.stage].forward is None
-    if waited_for and not mb.heldout and name.step <= run.newest_runnable:
-        run.start_clock(member, (name.step, name.microbatch, name.direction))
 
 
 def start_clocks(run: RunState, step: int) -> None:
@@ -257,7 +209,7 @@ def _take_backward(run: RunState, member: Member, receipt: Receipt) -> None:
     place = mb.places[member.stage]
     if place.counted or mb.ended is Ending.DROPPED:
         return  # late, as above
-    waited_on = _backward_input(run, member)
+    waited_on = backward_input(run, member)
     measure(run, member, receipt.step, mb.index, waited_on)
     if member.stage == 0 or place.backward is not None:  # stage 0 has no frame to store
         stop_clock(run, member, receipt.step, mb.index, waited_on)
@@ -275,9 +227,23 @@ def count(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member,
     member.worked = run.epoch
     if not mb.uncounted:
         end_microbatch(run, step, mb, Ending.SETTLED)
+        _excuse(run, step, mb)
 
 
-def _backward_input(run: RunState, member: Member) -> Direction:
+def _excuse(run: RunState, step: PlannedStep, mb: MicrobatchState) -> None:
+    """Tell the replicas whose attempt does not count that a settled microbatch needs nothing more of them.
+
+    Such an attempt was to send the frame of one that counts, whose receiver had it already: the notice of a
+    frame that was pushed comes after it. Backwards run in order, so that it would wait for its gradient for
+    ever.
+    """
+    for stage, place in enumerate(mb.places):
+        given = step.given.find((mb.index, stage), place.attempt)
+        if place.attempt and (given is None or not given.marks & Mark.BACKWARD):
+            run.send(place.miner, Drop(epoch=run.epoch, step=step.number, microbatch=mb.index))
+
+
+def backward_input(run: RunState, member: Member) -> Direction:
     """The direction of the frame that a backward waits for: the last stage's LOSS needs a forward frame."""
     return Direction.FORWARD if member.stage == run.spec.last_stage else Direction.BACKWARD
 
@@ -328,6 +294,8 @@ def _close(run: RunState, step: PlannedStep) -> None:
         run.totals.losses.append(sum(step.losses.values()) / len(step.losses))
     heldout.keep_loss(run, step)
     step.microbatches = []
+    step.in_store_too.clear()
+    step.denied.clear()
     for member in run.roster.miners:  # who has left too: it may come back with what is on its disk
         if member.joined is None or member.ready_epoch != run.epoch:
             continue

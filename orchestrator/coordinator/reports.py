@@ -20,7 +20,7 @@ from iota.protocol.messages import (
     Verdict,
     WeightsSet,
 )
-from orchestrator.coordinator import auditing, bases, evidence, merge_parts, merging, microbatches, words
+from orchestrator.coordinator import auditing, bases, evidence, frames, merge_parts, merging, words
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import RunState
 
@@ -60,7 +60,7 @@ def is_new(run: RunState, member: Member, said: FrameNotice | Report) -> bool:
     """Whether this would change anything: without that it needs no entry in the journal."""
     match said:
         case FrameNotice():
-            return microbatches.wanted_place(run, member, said.name) is not None
+            return frames.wanted_frame(run, member, said) is not None
         case BadValue():
             return words.bad_microbatch(run, member, said) is not None
         case FrameMissing():

@@ -6,14 +6,15 @@ import heapq
 
 from iota.console.counts import counted
 from iota.protocol.events import Reroute
-from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.frames import Direction
 from iota.protocol.member_records import Withdrawal
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
+from orchestrator.coordinator.frames import announce, announce_too, await_frame, await_op, delivered_frame
 from orchestrator.coordinator.given_ops import Mark
 from orchestrator.coordinator.heldout import give_up, tell_dropped
 from orchestrator.coordinator.lives import give
 from orchestrator.coordinator.member import Member
-from orchestrator.coordinator.microbatches import announce, count, end_microbatch, reopen_microbatch
+from orchestrator.coordinator.microbatches import count, end_microbatch, reopen_microbatch
 from orchestrator.coordinator.state import Phase, RunState
 
 
@@ -94,7 +95,7 @@ def repair(run: RunState) -> None:
     newest = len(run.current.steps) - 1  # who takes part in a step takes part in those after it
     stages = {member.stage for member in run.changed.stranded.values()}
     active = {stage: run.active(stage, newest) for stage in stages}
-    for member in run.changed.stranded.values():
+    for member in list(run.changed.stranded.values()):  # more may be stranded by what is moved
         if active[member.stage]:
             relieve(run, member)
 
@@ -137,15 +138,16 @@ def assign(
 ) -> None:
     """Give a microbatch at one stage to `chosen`, as a new attempt.
 
-    The event goes to it, to the replica that had the microbatch and to those of the stages beside it; stored
-    input frames are announced to `chosen`. It is counted as withdrawn from who had it with `blame`, and never
-    from one that its owner has revoked: that may have worked well, and is paid nothing for open work. Nor is
-    a held-out one.
+    The event goes to it, to the replica that had the microbatch and to those of the stages beside it; input
+    frames in the store are announced to `chosen`, and those that lie with another are sent or made again. It
+    is counted as withdrawn from who had it with `blame`, and never from one that its owner has revoked: that
+    may have worked well, and is paid nothing for open work. Nor is a held-out one.
 
     A held-out one whose frame is stored without a receipt is given up: the next stage may have used the
     frame, and does its op once.
     """
     place, old = mb.places[stage], run.members[mb.places[stage].miner]
+    has_inputs = chosen is old and _is_of_present_life(run, step, mb, chosen)
     if mb.heldout and place.forward is not None:
         give_up(run, step, mb)
         return
@@ -182,20 +184,65 @@ def assign(
         mb.uncounted += 1
     if stage == 0 and event.send_forward and not mb.heldout and step.number <= run.newest_runnable:
         run.start_clock(chosen, (step.number, mb.index, Direction.FORWARD))
-    for at, sender in beside.items():
-        direction = Direction.FORWARD if at < stage else Direction.BACKWARD
-        stored = mb.places[at].frame(direction)
-        if stored is not None:
-            made, digest, size = stored
-            name = FrameName(
-                epoch=run.epoch,
-                step=step.number,
-                microbatch=mb.index,
-                attempt=made,
-                stage=at,
-                direction=direction,
-            )
-            announce(run, chosen.hotkey, FrameNotice(name=name, digest=digest, size=size), sender)
+    _give_inputs(run, step, mb, stage, has_inputs)
+
+
+def _is_of_present_life(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member) -> bool:
+    """Whether the member was given its attempt in its present life, whose disk has what it keeps."""
+    given = step.given.find((mb.index, member.stage), mb.places[member.stage].attempt)
+    return given is not None and given.life == len(run.current.lives[member.hotkey]) - 1
+
+
+def _give_inputs(run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, has_inputs: bool) -> None:
+    """Give a new attempt at a stage its input frames. `has_inputs`: its replica has those that it kept."""
+    lost: list[tuple[int, Direction, int]] = []
+    """(stage, direction, attempt) of frames that nobody has but another replica, or an earlier life."""
+    for at, direction in ((stage - 1, Direction.FORWARD), (stage + 1, Direction.BACKWARD)):
+        delivered = mb.places[at].frame(direction) if 0 <= at < run.stages else None
+        if delivered is None:
+            continue
+        if delivered[3] is None:
+            told = delivered_frame(run, step, mb, at, direction)
+            announce(run, step, mb, stage, told.notice, told.sender)
+        elif has_inputs:
+            await_op(run, step, mb, stage, direction)
+        elif (mb.index, at, direction) in step.in_store_too:
+            announce_too(run, step, mb, at, direction)
+        else:
+            mb.places[at].store(direction, None)
+            lost.append((at, direction, delivered[0]))
+    for at, direction, attempt in lost:
+        send_again(run, step, mb, at, direction, attempt)
+
+
+def send_again(
+    run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, direction: Direction, attempt: int
+) -> bool:
+    """Have a frame of `attempt` sent again, which its receiver has not: it is forgotten already.
+
+    Nobody is to blame. Who has the microbatch at that stage sends what it has made, once a re-route of the
+    receiver's stage or `store_frame` tells it so: then this is True, and its deadline runs from now.
+    Activations of an earlier attempt it has never made: then it has the microbatch anew. A replica that is
+    yet to be admitted gets another attempt then.
+    """
+    if mb.ended is not None:
+        return False
+    place = mb.places[stage]
+    holder = run.members[place.miner]
+    others = [] if run.able(holder) else [m for m in run.active(stage, step.number) if m is not holder]
+    if not run.able(holder):
+        run.look_at(holder)
+    never_made = direction is Direction.FORWARD and attempt != place.attempt
+    if others or (never_made and holder.joined is not None):
+        chosen = min(others, key=lambda m: (len(m.work), m.order)) if others else holder
+        if not _is_given_up(run, step, mb):
+            assign(run, step, mb, stage, chosen, blame=False)
+        return False
+    made = attempt == place.attempt or _has_receipted(run, step, mb, holder)
+    if made and holder.joined is not None:
+        await_frame(run, step, mb, stage, direction)
+        return True
+    return False
 
 
 def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> None:

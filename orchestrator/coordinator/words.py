@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from iota.protocol.events import FrameReady
-from iota.protocol.frames import Direction, FrameName, FrameNotice
+from iota.protocol.frames import FrameName
 from iota.protocol.member_records import Withdrawal
 from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.records import MAX_WORDS, Word
+from iota.wire.frame import leads_nowhere
+from orchestrator.coordinator.denials import can_deny_early, deny, input_places, is_stored, unstored_inputs
 from orchestrator.coordinator.entries import Finding
 from orchestrator.coordinator.epoch_state import MicrobatchState, PlannedStep
+from orchestrator.coordinator.frames import delivered_frame
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.microbatches import find_microbatch
 from orchestrator.coordinator.rerouting import drop, move, withdraw
@@ -31,14 +34,16 @@ miner sends no NaN of its own; large values are those of a model that diverges, 
 
 
 def questioned(run: RunState, member: Member, report: BadValue | FrameMissing) -> list[FrameReady]:
-    """The stored frames that a word is about, for the server to read before it records the word."""
+    """The frames in the store that a word is about, for the server to read before it records the word."""
     if run.current.unproven.get(member.hotkey, 0) >= MAX_LOOKS:
         return []
     if isinstance(report, BadValue):
         found = bad_microbatch(run, member, report)
-        return [] if found is None else list(_inputs(run, member, *found))
+        return [] if found is None or unstored_inputs(run, member, *found) else _inputs(run, member, *found)
     missed = missed_microbatch(run, member, report)
-    return [] if missed is None else [_stored(run, *missed, report.name.stage, report.name.direction)]
+    if missed is None or not is_stored(run, *missed, report.name):
+        return []
+    return [delivered_frame(run, *missed, report.name.stage, report.name.direction)]
 
 
 def receipted(run: RunState, name: FrameName) -> str | None:
@@ -60,38 +65,54 @@ def bad_microbatch(
 def missed_microbatch(
     run: RunState, member: Member, report: FrameMissing
 ) -> tuple[PlannedStep, MicrobatchState] | None:
-    """The open microbatch of a stored frame that this member needs and reports as missing; else None."""
+    """The open microbatch of a frame that this member needs and reports as missing; else None.
+
+    The frame is delivered; or it is of the attempt that has its place now, and may have come over a direct
+    link before its sender's notice.
+    """
     name = report.name
     found = find_microbatch(run, name.epoch, name.step, name.microbatch)
     mine = name.direction.destination(name.stage, run.stages) == member.stage
     if found is None or found[1].ended is not None or name.stage >= run.stages or not mine:
         return None
-    stored, receiver = found[1].places[name.stage].frame(name.direction), found[1].places[member.stage].miner
-    return found if stored and stored[0] == name.attempt and receiver == member.hotkey else None
+    if leads_nowhere(run.spec, name) or found[1].places[member.stage].miner != member.hotkey:
+        return None
+    delivered = found[1].places[name.stage].frame(name.direction)
+    if delivered is None:
+        return found if can_deny_early(run, member, *found, name) else None
+    return found if delivered[0] == name.attempt else None
 
 
 def take_missing(run: RunState, member: Member, report: FrameMissing, looked: Findings) -> None:
     """Handle a receiver's report that a frame is missing or bad.
 
-    Where the server found the frame as it was announced, large values or not, the receiver loses the work.
-    Else another replica of the sender's stage makes it again; where there is none the microbatch is dropped.
+    A frame that it has acknowledged, and that is nowhere else, is to come through the store first
+    (`denials`). Where the server found the frame as it was announced, large values or not, the receiver loses
+    the work. Else another replica of the sender's stage makes it again; where there is none the microbatch is
+    dropped.
     """
     if (found := missed_microbatch(run, member, report)) is None:
         run.totals.unfit += 1
         return
     name, unread = report.name, run.current.unproven.get(member.hotkey, 0) >= MAX_LOOKS
-    if unread or looked.get(name) in (Finding.SOUND, Finding.LARGE):
+    if not is_stored(run, *found, name):
+        if deny(run, member, *found, [name]):
+            return
+        told = f"it said once too often that a frame which it has acknowledged cannot be used: {name}"
+    elif unread or looked.get(name) in (Finding.SOUND, Finding.LARGE):
         told = f"it said that frame {name} cannot be used, which is there and right"
-        _is_unproven(run, member, f"{told}, {_COST}")
-        withdraw(run, member, Withdrawal.WORD)
-        move(run, *found, member.stage, why=f"{member.hotkey} does not use frame {name}")
     else:
         _lose_frame(run, found, name, looked.get(name, Finding.ABSENT))
+        return
+    _is_unproven(run, member, f"{told}, {_COST}")
+    withdraw(run, member, Withdrawal.WORD)
+    move(run, *found, member.stage, why=f"{member.hotkey} does not use frame {name}")
 
 
 def take_bad_value(run: RunState, member: Member, report: BadValue, looked: Findings) -> None:
     """Handle a replica's report that its op gives NaN or Inf.
 
+    An input that it alone has is to come through the store first, and the word is to be said again then.
     An incoming frame that holds it is its sender's fault, and one with values that are too large is remade at
     nobody's cost. Where the frames are finite, the word stands in the
     epoch's record, and another replica does the work; after it said the same, or where there is none, the
@@ -101,6 +122,13 @@ def take_bad_value(run: RunState, member: Member, report: BadValue, looked: Find
         run.totals.unfit += 1
         return
     step, mb = found
+    if unstored := unstored_inputs(run, member, step, mb):
+        if not deny(run, member, step, mb, unstored):
+            told = f"it said once too often that frames which it has acknowledged give NaN: {unstored[0]}"
+            _is_unproven(run, member, f"{told}, {_COST}")
+            withdraw(run, member, Withdrawal.WORD)
+            move(run, step, mb, member.stage, why=told)
+        return
     given = [event.notice for event in _inputs(run, member, step, mb)]
     for notice in given:
         finding = looked.get(notice.name, Finding.SOUND)
@@ -137,32 +165,13 @@ def take_bad_value(run: RunState, member: Member, report: BadValue, looked: Find
         move(run, step, mb, member.stage, why=told)
 
 
-def _inputs(run: RunState, member: Member, step: PlannedStep, mb: MicrobatchState) -> Iterator[FrameReady]:
-    """The stored frames that go into the member's ops on a microbatch: activations, then gradient."""
-    for direction in Direction:
-        stage = member.stage + (-1 if direction is Direction.FORWARD else 1)
-        if 0 <= stage < run.stages and mb.places[stage].frame(direction) is not None:
-            yield _stored(run, step, mb, stage, direction)
-
-
-def _stored(
-    run: RunState, step: PlannedStep, mb: MicrobatchState, stage: int, direction: Direction
-) -> FrameReady:
-    """A frame that is stored, as it was announced."""
-    place = mb.places[stage]
-    stored = place.frame(direction)
-    assert stored is not None
-    attempt, digest, size = stored
-    name = FrameName(
-        epoch=run.epoch,
-        step=step.number,
-        microbatch=mb.index,
-        attempt=attempt,
-        stage=stage,
-        direction=direction,
-    )
-    sender = next(miner for miner, its in reversed(place.had()) if its == attempt)
-    return FrameReady(notice=FrameNotice(name=name, digest=digest, size=size), sender=sender)
+def _inputs(run: RunState, member: Member, step: PlannedStep, mb: MicrobatchState) -> list[FrameReady]:
+    """The delivered frames that go into the member's ops on a microbatch: activations, then gradient."""
+    return [
+        delivered_frame(run, step, mb, stage, direction)
+        for stage, direction in input_places(run, member)
+        if mb.places[stage].frame(direction) is not None
+    ]
 
 
 def _lose_frame(
@@ -174,7 +183,7 @@ def _lose_frame(
     diverges.
     """
     step, mb = found
-    sender = run.members[_stored(run, step, mb, name.stage, name.direction).sender]
+    sender = run.members[delivered_frame(run, step, mb, name.stage, name.direction).sender]
     if finding in _TOLD:
         run.incidents.named.append(f"{sender.hotkey} {_TOLD[finding]}: frame {name}")
         sender.history.happened(run.now, run.epoch, f"it {_TOLD[finding]}: frame {name}, {_COST}")

@@ -23,7 +23,9 @@ from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
 from orchestrator.http.base_checker import BaseChecker
 from orchestrator.http.base_maker import BaseMaker
+from orchestrator.http.contacts import Contacts
 from orchestrator.http.copy_reader import CopyReader
+from orchestrator.http.echoes import Echoes
 from orchestrator.http.limits import ServerLimits
 from orchestrator.http.member_calls import MANIFEST_PATH, MemberCalls
 from orchestrator.http.metrics import Metrics
@@ -186,6 +188,8 @@ def make_app(deps: Deps) -> web.Application:
             web.post("/v1/leave", signed(calls.leave)),
             web.post("/v1/revoke", signed(calls.revoke)),
             web.post("/v1/objects", signed(calls.objects)),
+            web.post("/v1/contacts", signed(Contacts(deps.coordinator, calls.intake).contacts)),
+            web.post("/v1/echo", signed(Echoes().echo, limits.echo_bytes)),
         ]
     )
     return app

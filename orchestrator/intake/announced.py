@@ -21,6 +21,8 @@ from orchestrator.coordinator import Exchanged
 def announced(spec: RunSpec, said: FrameNotice | Report) -> dict[str, int]:
     """Key and size (bytes) of each object that a notice or report says is stored."""
     match said:
+        case FrameNotice() if said.kept is not None:
+            return {}  # it lies with its receiver, whose signature the intake verifies
         case FrameNotice():
             return {str(FrameKey(spec.id, said.name)): said.size}
         case Delta() | BaseStored():

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from iota.protocol.contacts import MAX_CONTACTS
 from iota.protocol.messages import MAX_FRAMES, MAX_PARTS, MAX_REPLICAS, MAX_REPORTS, MAX_WEIGHTS
 from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import MAX_RECEIPTS
@@ -19,6 +20,7 @@ _MAX_LENGTHS: Final = {
     "parts": MAX_PARTS,
     "receipts": MAX_RECEIPTS,
     "reports": MAX_REPORTS,
+    "wanted": MAX_CONTACTS,
     "weights": MAX_WEIGHTS,
 }
 """Most entries of a list or object, by its field's name."""

@@ -14,6 +14,7 @@ from iota.protocol.events import (
     MergeReady,
     Plan,
     Reroute,
+    StoreFrame,
 )
 from iota.protocol.frames import Direction, FrameName, StoredObject
 from iota.protocol.messages import Method
@@ -37,6 +38,9 @@ def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
         case Reroute() if event.miner == member.hotkey:
             at = (event.epoch, event.step, event.microbatch, event.attempt)
             return _frames(spec, member, at, event, forward=event.send_forward)
+        case StoreFrame():
+            size = frame_size(spec, event.name, member.hotkey, member.hotkey)  # addresses have one length
+            return [Access(Method.PUT, str(FrameKey(spec.id, event.name)), size)]
         case FrameReady():
             return [Access(Method.GET, str(FrameKey(spec.id, event.notice.name)))]
         case MergeAssign():

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from iota.identity import signatures
 from iota.identity.certificates import Verify
 from iota.identity.signatures import signing_bytes
+from iota.protocol.frames import KEPT_DOMAIN, FrameKept, FrameNotice, kept_statement
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
     BadValue,
@@ -106,6 +107,9 @@ class Intake:
         receipts = new_receipts(run, member, batch, self._verify, at) if batch is not None else ()
         frames = tuple(notice for notice in request.frames if self._coordinator.is_new(hotkey, notice))
         reports = tuple(report for report in request.reports if self._coordinator.is_new(hotkey, report))
+        for notice in frames:
+            if notice.kept is not None:
+                self._check_kept(notice, notice.kept)
         for report in reports:
             if isinstance(report, BadValue):
                 self._check_word(hotkey, report)
@@ -114,6 +118,20 @@ class Intake:
         if not (receipts or frames or reports):
             return None
         return Exchanged(at=at, hotkey=hotkey, receipts=receipts, frames=frames, reports=reports)
+
+    def _check_kept(self, notice: FrameNotice, kept: FrameKept) -> None:
+        """Raise Problem (BAD_SIGNATURE) unless the receiver that is named has acknowledged the frame.
+
+        Its sender had to check this. Only what is new is checked: at most what the sender has to deliver now.
+        """
+        said = kept_statement(self._coordinator.spec.id, notice.name, notice.digest)
+        signed = signing_bytes(KEPT_DOMAIN, said), bytes.fromhex(kept.signature)
+        if not self._verify(*signed, kept.receiver):
+            raise Problem(
+                ProblemType.BAD_SIGNATURE,
+                f"frame {notice.name} is not acknowledged by {kept.receiver}: check what a peer signs before"
+                " you announce it, or store the frame",
+            )
 
     def _check_word(self, hotkey: str, report: BadValue) -> None:
         """Raise Problem (BAD_SIGNATURE) unless the member has signed a word that may stand in a record."""

@@ -72,6 +72,8 @@ class CheckedSwarm(VirtualSwarm):
     pipeline=st.sampled_from(Pipeline),
     faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.floats(0, 60)), max_size=8),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
+    push_rate=st.sampled_from([0.0, 0.5, 1.0]),
+    deny_rate=st.sampled_from([0.0, 0.0, 0.05, 0.5]),
 )
 def test_every_index_equals_a_scan_after_every_entry(
     seed: int,
@@ -82,6 +84,8 @@ def test_every_index_equals_a_scan_after_every_entry(
     pipeline: Pipeline,
     faults: list[tuple[str, float]],
     nan_rate: float,
+    push_rate: float,
+    deny_rate: float,
 ) -> None:
     spec = tiny_spec(
         stages=stages,
@@ -93,7 +97,7 @@ def test_every_index_equals_a_scan_after_every_entry(
         credit=2,
         heldout=2,
     )
-    swarm = CheckedSwarm(spec, seed, nan_rate=nan_rate)
+    swarm = CheckedSwarm(spec, seed, nan_rate=nan_rate, push_rate=push_rate, deny_rate=deny_rate)
     for _ in range(stages * replicas):
         swarm.add_miner()
     chance = random.Random(seed)

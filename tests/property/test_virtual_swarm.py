@@ -64,6 +64,8 @@ class Books:
     faults=st.lists(st.sampled_from(["kill", "fresh", "join", "orchestrator", "slow", "blink"]), max_size=6),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
     recording=st.sampled_from([0.0, 0.3, 2.0]),
+    push_rate=st.sampled_from([0.0, 0.5, 1.0]),
+    deny_rate=st.sampled_from([0.0, 0.0, 0.05, 0.5]),
 )
 def test_every_microbatch_ends_once_whatever_happens(
     seed: int,
@@ -77,6 +79,8 @@ def test_every_microbatch_ends_once_whatever_happens(
     faults: list[str],
     nan_rate: float,
     recording: float,
+    push_rate: float,
+    deny_rate: float,
 ) -> None:
     epochs = 2
     spec = tiny_spec(
@@ -89,7 +93,9 @@ def test_every_microbatch_ends_once_whatever_happens(
         credit=credit,
         heldout=heldout,
     )
-    swarm = VirtualSwarm(spec, seed, nan_rate=nan_rate, recording=recording)
+    swarm = VirtualSwarm(
+        spec, seed, nan_rate=nan_rate, recording=recording, push_rate=push_rate, deny_rate=deny_rate
+    )
     for _ in range(stages * replicas):
         swarm.add_miner()
     chance = random.Random(seed)

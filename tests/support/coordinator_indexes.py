@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from iota.protocol.frames import Direction
 from iota.protocol.messages import Role
 from orchestrator.coordinator.bases import _is_awaited, stands_alone
 from orchestrator.coordinator.epoch_state import StageMerge, counted_pairs
@@ -19,6 +20,7 @@ def check_indexes(run: RunState) -> None:
     """Assert every index. May be called after any entry that was applied."""
     check_roster(run)
     check_work(run)
+    check_deliveries(run)
     check_counts(run)
     if run.phase is Phase.MERGING:
         check_merging(run)
@@ -58,6 +60,23 @@ def check_work(run: RunState) -> None:
     for hotkey, member in run.members.items():
         assert set(member.work) == work[hotkey]
         assert {op[:2] for op in member.pending} <= work[hotkey], "an op is due that is another's, or ended"
+
+
+def check_deliveries(run: RunState) -> None:
+    """A frame that is not in the store lies with the replica that is to have it now."""
+    for step in run.current.open_steps():
+        kept = set()
+        for mb in step.microbatches if run.phase is Phase.TRAINING else ():
+            for stage, direction in ((s, d) for s in range(run.stages) for d in Direction):
+                delivered = mb.places[stage].frame(direction)
+                if mb.ended is not None or delivered is None or delivered[3] is None:
+                    continue
+                target = direction.destination(stage, run.stages)
+                assert target is not None
+                assert delivered[3] == mb.places[target].miner, "a frame lies with who is not to have it"
+                kept.add((mb.index, stage, direction))
+        ended = {mb.index for mb in step.microbatches if mb.ended is not None}
+        assert {at for at in step.in_store_too if at[0] not in ended} <= kept
 
 
 def check_counts(run: RunState) -> None:

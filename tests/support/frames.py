@@ -8,13 +8,20 @@ from blake3 import blake3
 
 from iota.identity.signatures import SIGNATURE_BYTES
 from iota.protocol.frames import Direction, FrameName, FrameNotice
-from iota.wire.frame import FRAME_VERSION, MAGIC
+from iota.spec import RunSpec
+from iota.wire.frame import FRAME_VERSION, MAGIC, check_frame
 from iota.wire.transport import OutgoingFrame
+from miner.kept_frames import OpInput
 
 
 def frame_name(step: int = 0, microbatch: int = 0, **fields: int | Direction) -> FrameName:
     given = {"epoch": 0, "attempt": 0, "stage": 0, "direction": Direction.FORWARD, **fields}
     return FrameName.model_validate({"step": step, "microbatch": microbatch, **given})
+
+
+def op_input(data: bytes, spec: RunSpec) -> OpInput:
+    """A frame's bytes as its op reads them."""
+    return OpInput.of(check_frame(data, spec), blake3(data).hexdigest())
 
 
 def pushed(microbatch: int = 0, payload: bytes = b"values", sender: bytes = b"") -> OutgoingFrame:

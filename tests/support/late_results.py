@@ -26,14 +26,16 @@ from iota.protocol.frames import Direction, FrameName
 from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import OpKey, OpKind, Receipt
 from iota.spec import RunSpec
-from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
+from iota.wire.frame import encode_frame, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.core.epoch import MAX_UNRECORDED
 from miner.core.schedule import Op, Schedule
 from miner.disk import MinerDisk
+from miner.kept_frames import OpInput
 from miner.ops import Inputs, OpRunner
 from miner.receipt_file import parse_line
 from miner.receipt_log import ReceiptLog
+from tests.support.frames import op_input
 from tests.support.plans import share_of, whole_plan
 from tests.support.small_runs import sample, small_run
 
@@ -150,13 +152,13 @@ class LateReplica:
         self.disk.__exit__()
 
 
-def received(spec: RunSpec, step: int, index: int, kind: OpKind, bad: Bad) -> Frame:
+def received(spec: RunSpec, step: int, index: int, kind: OpKind, bad: Bad) -> OpInput:
     """The frame that an op receives: values that follow from its name, or bad ones."""
     return _frame(spec, step, index, kind, bad.get((step, index, kind)))
 
 
 @cache
-def _frame(spec: RunSpec, step: int, index: int, kind: OpKind, value: float | None) -> Frame:
+def _frame(spec: RunSpec, step: int, index: int, kind: OpKind, value: float | None) -> OpInput:
     forward = kind is OpKind.FORWARD
     generator = torch.Generator().manual_seed(100 * step + 10 * index + forward)
     values = torch.randn(payload_shape(spec), generator=generator)
@@ -166,7 +168,7 @@ def _frame(spec: RunSpec, step: int, index: int, kind: OpKind, value: float | No
     name = FrameName(epoch=0, step=step, microbatch=index, attempt=0, stage=sender, direction=direction)
     digest = blake3(data).hexdigest()
     header = make_header(spec, name, digest, KEYS[sender].ss58, KEYS[STAGE].ss58)
-    return decode_frame(encode_frame(header, data, KEYS[sender].sign), spec)
+    return op_input(encode_frame(header, data, KEYS[sender].sign), spec)
 
 
 class LateRun:

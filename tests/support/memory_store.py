@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store import (
     EmbeddedStore,
@@ -11,6 +13,8 @@ from iota.store import (
     ObjectTooLarge,
     StoreUnavailable,
 )
+from iota.store.checks import Check
+from iota.store.part_urls import PartUrls
 from iota.store.store import MAX_OBJECT
 
 Listing = list[ObjectInfo]
@@ -30,11 +34,24 @@ class MemoryStore:
     def max_object(self) -> int:
         return MAX_OBJECT
 
+    @property
+    def max_expiry_s(self) -> float:
+        return self._urls.max_expiry_s
+
     def presign_put(self, key: str, size: int, expires_s: float) -> str:
         return self._urls.presign_put(key, size, expires_s)
 
     def presign_get(self, key: str, expires_s: float) -> str:
         return self._urls.presign_get(key, expires_s)
+
+    def in_parts(self, size: int) -> bool:
+        return False
+
+    async def begin_parts(self, key: str, size: int, expires_s: float) -> PartUrls:
+        raise NotImplementedError
+
+    async def end_parts(self, key: str, size: int, upload: str) -> bool:
+        raise NotImplementedError
 
     async def put(self, key: str, data: bytes) -> None:
         self._check_there()
@@ -65,6 +82,10 @@ class MemoryStore:
         for item in found:
             del self.objects[item.key]
         return len(found)
+
+    async def check(self, say: Callable[[Check], None] = lambda check: None) -> tuple[Check, ...]:
+        self._check_there()
+        return ()
 
     async def close(self) -> None:
         await self._urls.close()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from iota.protocol.events import Delivered
 from iota.protocol.frames import FrameName, FrameNotice
 from iota.wire.arrivals import Arrivals
+from iota.wire.expectation import EarliestStep, Expects
 from iota.wire.transport import IncomingFrame, OutgoingFrame, TransportError, Unreachable
 
 
@@ -22,10 +23,20 @@ class MemoryTransport:
     def on_event(self, delivered: Delivered) -> None:
         pass
 
-    async def send(self, frame: OutgoingFrame, to: str) -> None:
+    def listen_for(self, expects: Expects, earliest_step: EarliestStep) -> None:
+        pass
+
+    def expectations_changed(self) -> None:
+        pass
+
+    async def send(self, frame: OutgoingFrame, to: str) -> FrameNotice:
         if to not in self._network:
             raise Unreachable(f"{to} is away")
         self._network[to]._stored[frame.notice.name] = frame.data
+        return frame.notice
+
+    async def store(self, frame: OutgoingFrame) -> FrameNotice:
+        raise TransportError("there is no store")
 
     async def fetch(self, notice: FrameNotice, sender: str) -> None:
         data = self._stored.get(notice.name)

@@ -11,12 +11,13 @@ from blake3 import blake3
 from iota.codec.wire_dtype import encode_wire
 from iota.data.manifest import Manifest, Shard, SourceInfo, TokenDtype, TokenizerInfo
 from iota.identity.certificates import certify, revoke
+from iota.identity.contacts import sign_contact
 from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
-from iota.protocol import events, messages, records
+from iota.protocol import contacts, echo, events, messages, records
 from iota.protocol.fingerprints import Fingerprint
-from iota.protocol.frames import Direction, EvidenceItem, FrameName, FrameNotice, StoredObject
+from iota.protocol.frames import Direction, EvidenceItem, FrameKept, FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import (
     GENESIS,
@@ -170,6 +171,7 @@ RECEIPT_LOG = {
 # ---- events ------------------------------------------------------------------------------------
 
 NOTICE = FrameNotice(name=_frame_name(0, Direction.FORWARD), digest=DIGEST, size=500)
+KEPT = NOTICE.model_copy(update={"kept": FrameKept(receiver=OTHER.ss58, signature="5a" * 64)})
 WHOLE_PLAN = whole_plan((MINER.ss58, OTHER.ss58), 2, epoch=1, learning_rate=1e-05)
 PLAN = share_of(WHOLE_PLAN, OTHER.ss58)
 REROUTE = events.Reroute(
@@ -205,6 +207,7 @@ EVENTS: tuple[events.Event, ...] = (
     PLAN,
     REROUTE,
     events.FrameReady(notice=NOTICE, sender=MINER.ss58),
+    events.StoreFrame(name=NOTICE.name),
     events.Drop(epoch=1, step=0, microbatch=1),
     events.StepClose(epoch=1, step=0, counted=((1, 0),), learning_rate=0.005),
     SEAL,
@@ -262,6 +265,16 @@ JOIN = messages.JoinRequest(
     link=DIGEST,
     certificate=CERTIFICATE,
 )
+CONTACT = sign_contact(
+    contacts.Contact(
+        run=DIGEST, hotkey=MINER.ss58, version=1_753_000_000_000, expires=TIME + 300,
+        direct=("192.0.2.7:9000", "[2001:db8::7]:9000"), certificate="cd" * 32,
+        iroh=contacts.IrohContact(
+            key="ef" * 32, relay="https://relay.example", addresses=("192.0.2.7:4433",)
+        ),
+    ),
+    MINER,
+)  # fmt: skip
 MESSAGES = {
     "join request": JOIN,
     "join reply": messages.JoinReply(
@@ -270,7 +283,7 @@ MESSAGES = {
         open_epochs=(0, 1),
     ),
     "exchange request": messages.ExchangeRequest(
-        cursor=3, wait_s=5.0, receipts=BATCH, frames=(NOTICE,), reports=REPORTS[:1],
+        cursor=3, wait_s=5.0, receipts=BATCH, frames=(NOTICE, KEPT), reports=REPORTS[:1],
         status=messages.NodeStatus(
             state="epoch 1", tokens_per_second=1234.5, seconds={"compute": 1.5}, memory=1 << 33
         ),
@@ -287,7 +300,19 @@ MESSAGES = {
     "revocation": REVOCATION,
     "revoke reply": RevokeReply(joined=True),
     "object request": messages.ObjectRequest(method=messages.Method.PUT, key=OBJECT.key, size=4096),
+    "object completion": messages.ObjectRequest(
+        method=messages.Method.PUT, key=OBJECT.key, size=1 << 37, upload="a.b_c-d"
+    ),
+    "object parts": messages.ObjectReply(
+        url="",
+        expires=TIME,
+        parts=messages.ObjectParts(upload="a.b_c-d", part_bytes=1 << 29, urls=("http://store/x?1",)),
+    ),
     "object reply": messages.ObjectReply(url="http://store/x", expires=TIME),
+    "contacts request": contacts.ContactsRequest(contact=CONTACT, wanted=(OTHER.ss58,)),
+    "contacts reply": contacts.ContactsReply(contacts=(CONTACT,)),
+    "echo request": echo.EchoRequest(answer=3, filler="00"),
+    "echo reply": echo.EchoReply(address="192.0.2.7", filler="000"),
     "epoch record": records.EpochRecord(
         epoch=1,
         root=DIGEST,
@@ -326,7 +351,7 @@ ENTRIES: tuple[Entry, ...] = (
         at=TIME,
         hotkey=MINER.ss58,
         receipts=BATCH.receipts,
-        frames=(NOTICE,),
+        frames=(NOTICE, KEPT),
         reports=REPORTS,
         looked=(LookedAt(name=NOTICE.name, found=Finding.SOUND),),
     ),

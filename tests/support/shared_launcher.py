@@ -1,7 +1,8 @@
 """One preloaded parent for all swarms of a process of tests, so that its imports (5 s of CPU) are paid once.
 
 A swarm attaches to the parent's pipes with streams of its own event loop, and detaches when all of its nodes
-have ended. Another environment or working directory than the parent began with begins another parent.
+have ended. Another environment, working directory or network namespace than the parent began with begins
+another parent.
 """
 
 from __future__ import annotations
@@ -130,5 +131,6 @@ class SharedLauncher(Launcher):
             self._attached.detach()
 
 
-def _surroundings() -> tuple[str, dict[str, str]]:
-    return os.getcwd(), {name: text for name, text in os.environ.items() if name != _OF_ONE_TEST}
+def _surroundings() -> tuple[str, str, dict[str, str]]:
+    variables = {name: text for name, text in os.environ.items() if name != _OF_ONE_TEST}
+    return os.getcwd(), os.readlink("/proc/thread-self/ns/net"), variables

@@ -10,6 +10,7 @@ from iota.client.run_objects import UrlSource
 from iota.protocol.events import Delivered
 from iota.protocol.frames import FrameNotice
 from iota.store.transfer import ObjectClient
+from iota.wire.expectation import EarliestStep, Expects
 from iota.wire.store_transport import StoreTransport
 from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport
 from tests.support.miner_program import run_miner
@@ -26,9 +27,19 @@ class SlowTransport:
     def on_event(self, delivered: Delivered) -> None:
         self._inner.on_event(delivered)
 
-    async def send(self, frame: OutgoingFrame, to: str) -> None:
+    def listen_for(self, expects: Expects, earliest_step: EarliestStep) -> None:
+        self._inner.listen_for(expects, earliest_step)
+
+    def expectations_changed(self) -> None:
+        self._inner.expectations_changed()
+
+    async def send(self, frame: OutgoingFrame, to: str) -> FrameNotice:
         await asyncio.sleep(random.uniform(0, MAX_DELAY_S))
-        await self._inner.send(frame, to)
+        return await self._inner.send(frame, to)
+
+    async def store(self, frame: OutgoingFrame) -> FrameNotice:
+        await asyncio.sleep(random.uniform(0, MAX_DELAY_S))
+        return await self._inner.store(frame)
 
     async def fetch(self, notice: FrameNotice, sender: str) -> None:
         await asyncio.sleep(random.uniform(0, MAX_DELAY_S))

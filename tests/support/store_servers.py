@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,13 @@ from iota.protocol.messages import Method, ObjectReply, ObjectRequest
 from iota.protocol.problems import Problem
 from iota.store import EmbeddedStore, ObjectStore
 from iota.store.embedded_server import make_app
+from orchestrator.http.object_replies import reply_to
+from orchestrator.intake import Access
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 URL_S = 600.0
+NO_METADATA = {"AWS_EC2_METADATA_DISABLED": "true"}
+"""Keeps boto3 from asking a cloud for credentials."""
 
 
 class Clock:
@@ -60,22 +64,26 @@ def moto_s3(bucket: str) -> Iterator[str]:
     """An S3 over real HTTP with one bucket, and credentials where boto3's chain finds them."""
     import boto3
 
-    fake = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    before = {name: os.environ.get(name) for name in fake}
-    os.environ.update(fake)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
+    with environment({**NO_METADATA, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}):
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+        server.start()
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        try:
+            boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket=bucket)
+            yield url
+        finally:
+            server.stop()
+
+
+@contextmanager
+def environment(given: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment, and give them back as they were."""
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
     try:
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket=bucket)
-        yield url
+        yield
     finally:
-        server.stop()
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -94,6 +102,9 @@ class StoreUrls:
         self.asked.append(request.method)
         if self.refusal is not None:
             raise self.refusal
+        if request.method is Method.PUT and self.store.in_parts(request.size):
+            access = Access(Method.PUT, request.key, request.size)
+            return await reply_to(self.store, access, request.upload, URL_S)
         if request.method is Method.PUT:
             url = self.store.presign_put(request.key, request.size, URL_S)
         else:

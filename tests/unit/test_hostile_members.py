@@ -24,7 +24,7 @@ def swarm() -> VirtualSwarm:
     spec = tiny_spec(
         stages=2, replicas=2, epochs=2, steps=4, microbatches=6, pipeline=Pipeline.DELAYED, credit=2
     )
-    swarm = VirtualSwarm(spec, 1)
+    swarm = VirtualSwarm(spec, 1, push_rate=0.0)
     for _ in range(4):
         swarm.add_miner()
     swarm.run(lambda: swarm.state.totals.settled == 8, limit_s=1000)

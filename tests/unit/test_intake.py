@@ -122,7 +122,7 @@ def test_a_join_is_an_entry_with_the_time_that_was_given(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("versions", "who"), [((0,), "upgrade the node"), ((9,), "upgrade the orchestrator")]
+    ("versions", "who"), [((0,), "upgrade the node"), ((PROTOCOL_VERSION + 1,), "upgrade the orchestrator")]
 )
 def test_a_join_without_a_common_version_is_told_who_must_upgrade(
     desk: Desk, versions: tuple[int, ...], who: str

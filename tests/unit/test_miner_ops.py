@@ -27,6 +27,7 @@ from miner.ops import Inputs, OpRunner
 from miner.receipt_file import parse_line
 from miner.receipt_log import ReceiptLog
 from tests.support.damage import DAMAGES, Damage
+from tests.support.frames import op_input
 from tests.support.small_spec import small_spec
 
 SPEC = small_spec()
@@ -59,14 +60,14 @@ class Pair:
     def forward(self, index: int) -> OutgoingFrame:
         frame = self.first.launch(_op(OpKind.FORWARD, index), self.inputs[0], KEYS[1].ss58).result()
         assert frame is not None
-        self.inputs[1][0, index].stage_input = _decoded(frame)
+        self.inputs[1][0, index].stage_input = op_input(frame.data, SPEC)
         return frame
 
     def backward(self, index: int) -> None:
         """LOSS at the last stage, and BACKWARD at the first."""
         frame = self.last.launch(_op(OpKind.LOSS, index), self.inputs[1], KEYS[0].ss58).result()
         assert frame is not None
-        self.inputs[0][0, index].gradient = _decoded(frame)
+        self.inputs[0][0, index].gradient = op_input(frame.data, SPEC)
         self.backward_again(index)
 
     def backward_again(self, index: int) -> None:

@@ -1,9 +1,10 @@
-"""What every object store does, checked on each: the embedded server and S3, both over real HTTP."""
+"""What every object store does, checked on each over real HTTP: the embedded server, moto's S3, an odd S3."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from iota.store import (
     ObjectStore,
     ObjectTooLarge,
     UrlRefused,
-    open_store,
 )
+from iota.store.s3 import S3Store
+from tests.support.odd_s3 import ODD_MODES, credentials, odd_s3
 from tests.support.store_servers import StoreUrls, embedded, moto_s3
 
 
@@ -29,16 +31,34 @@ def s3_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["embedded", "s3"])
+@asynccontextmanager
+async def opened(kind: str, request: pytest.FixtureRequest, root: Path) -> AsyncIterator[ObjectStore]:
+    async with AsyncExitStack() as stack:
+        if kind == "embedded":
+            yield await stack.enter_async_context(embedded(root))
+            return
+        if kind == "odd s3":
+            stack.enter_context(credentials())
+            service, _ = await stack.enter_async_context(odd_s3())
+            store = service.store(ODD_MODES)
+        else:
+            url = request.getfixturevalue("s3_url")
+            store = S3Store("bucket", url, "us-east-1", f"{uuid.uuid4().hex}/sub")
+        stack.push_async_callback(store.close)
+        yield store
+
+
+@pytest.fixture(params=["embedded", "s3", "odd s3"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
-    if request.param == "embedded":
-        async with embedded(tmp_path) as opened:
-            yield opened
-    else:
-        url = request.getfixturevalue("s3_url")
-        opened_s3 = open_store(f"s3://bucket/{uuid.uuid4().hex}/sub?endpoint={url}&region=us-east-1")
-        yield opened_s3
-        await opened_s3.close()
+    async with opened(request.param, request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=["embedded", "s3"])
+async def conditional(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    """A store that tells who uploads that there is an object already."""
+    async with opened(request.param, request, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
@@ -132,16 +152,29 @@ async def test_a_bad_key_is_refused_before_anything_is_sent(store: ObjectStore, 
 async def test_a_presigned_put_creates_the_object(store: ObjectStore, client: ObjectClient) -> None:
     data = bytes(range(256)) * 5_000
     await client.put(store.presign_put("f/1", len(data), 60), memoryview(data), 20)
+    assert await store.size("f/1") == len(data)
     assert await store.get("f/1") == data
 
 
 async def test_a_second_presigned_put_says_that_it_stored_nothing_and_the_first_bytes_stay(
+    conditional: ObjectStore, client: ObjectClient
+) -> None:
+    assert await client.put(conditional.presign_put("f/1", 5, 60), b"first", 20)
+    assert not await client.put(conditional.presign_put("f/1", 5, 60), b"other", 20)
+    assert await conditional.get("f/1") == b"first"
+
+
+async def test_what_was_looked_at_is_never_changed_by_another_upload(
     store: ObjectStore, client: ObjectClient
 ) -> None:
-    assert await client.put(store.presign_put("f/1", 5, 60), b"first", 20)
-    assert not await client.put(store.presign_put("f/1", 5, 60), b"other", 20)
-    await client.put(store.presign_put("f/1", 5, 60), b"other", 20)
-    assert await store.get("f/1") == b"first"
+    """Not by the same URL, nor by one that was given later."""
+    url = store.presign_put("f/1", 5, 60)
+    await client.put(url, b"first", 20)
+    assert await store.size("f/1") == 5
+    for again in (url, store.presign_put("f/1", 5, 60)):
+        await client.put(again, b"other", 20)
+        assert await store.size("f/1") == 5
+        assert await store.get("f/1") == b"first"
 
 
 async def test_a_key_that_holds_our_bytes_counts_as_stored(store: ObjectStore, client: ObjectClient) -> None:
@@ -152,13 +185,13 @@ async def test_a_key_that_holds_our_bytes_counts_as_stored(store: ObjectStore, c
 
 @pytest.mark.parametrize("theirs", [b"FRAME", b"fr", b"frames", b"f" * 1_000_000])
 async def test_a_key_that_holds_other_bytes_does_not_count_as_stored(
-    store: ObjectStore, client: ObjectClient, theirs: bytes
+    conditional: ObjectStore, client: ObjectClient, theirs: bytes
 ) -> None:
     """A presigned URL that somebody else used first, for instance."""
-    await store.put("f/1", theirs)
+    await conditional.put("f/1", theirs)
     with pytest.raises(ObjectExists, match="f/1 exists"):
-        await RunObjects(StoreUrls(store), client).put("f/1", b"frame")
-    assert await store.get("f/1") == theirs
+        await RunObjects(StoreUrls(conditional), client).put("f/1", b"frame")
+    assert await conditional.get("f/1") == theirs
 
 
 async def test_a_presigned_get_reads_whole_objects_and_ranges(
@@ -170,6 +203,19 @@ async def test_a_presigned_get_reads_whole_objects_and_ranges(
     assert await client.get(url, len(data), 20) == data
     assert await client.get(url, 1000, 20, (100, 300)) == data[100:300]
     assert await client.get(url, len(data), 20, (len(data) - 5, len(data) + 5)) == data[-5:]
+
+
+async def test_a_large_object_is_read_in_ranges(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iota.store.ranges.RANGE", 1000)
+    monkeypatch.setattr("iota.store.transfer.LARGE", 1000)
+    data = bytes(range(256)) * 40
+    for key, size in (("f/0", 0), ("f/1", 1000), ("f/2", len(data))):
+        await store.put(key, data[:size])
+        assert await store.get(key) == data[:size]
+    with pytest.raises(ObjectTooLarge):
+        await store.get("f/2", len(data) - 1)
+    with pytest.raises(ObjectMissing):
+        await store.get("f/3", len(data))
 
 
 async def test_a_presigned_get_of_nothing_is_missing(store: ObjectStore, client: ObjectClient) -> None:

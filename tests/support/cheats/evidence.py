@@ -118,8 +118,9 @@ def forwards_alone() -> None:
 def unstored_frames() -> None:
     """Announces its frames and stores none: a partner downstream makes its own input up."""
 
-    async def send(self: StoreTransport, frame: OutgoingFrame, to: str) -> None:
+    async def send(self: StoreTransport, frame: OutgoingFrame, to: str) -> FrameNotice:
         lied(frame.notice.name.epoch, frame.notice.name.step)
+        return frame.notice
 
     StoreTransport.send = send  # type: ignore[method-assign]
     run_miner()

@@ -1,0 +1,129 @@
+"""The direct link: a frame is the body of one HTTP/1.1 request over TCP, and its answer the acknowledgement.
+
+This side pushes; `iota.wire.direct_server` takes frames. Connections are kept open and used again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+from pydantic import ValidationError
+from yarl import URL
+
+from iota.http import AddressRefused, AnswerRefused, HttpClient, NoAnswer, NotSent, Reach
+from iota.identity.signatures import SIGNATURE_BYTES
+from iota.protocol.contacts import Contact
+from iota.settings.urls import split_host_port
+from iota.wire.direct_server import HELLO, PATH, Refused
+from iota.wire.link import DoorRefused, LinkKind
+from iota.wire.transport import OutgoingFrame, TransferRefused, TransportError, Unreachable
+from iota.wire.upload_pace import UploadPace
+
+CONNECTIONS: Final = 128
+"""Connections to peers that are open at once."""
+_CHUNK: Final = 1 << 18
+_MAX_ANSWER: Final = 1024
+
+
+class DirectLink:
+    """A `Link` to peers that have an address, as a client. `serve_frames` is the other side."""
+
+    kind = LinkKind.DIRECT
+
+    def __init__(self, reach: Reach, pace: UploadPace) -> None:
+        """A peer's address may lead nowhere that `reach` refuses, since anybody may name one."""
+        self._http, self._reach = HttpClient(CONNECTIONS, reach.check), reach
+        self._pace = pace
+        self._best: dict[str, str] = {}
+        """By hotkey: the address that answered last."""
+
+    def reaches(self, peer: Contact) -> bool:
+        return any(self._may_lead(address) for address in peer.direct)
+
+    async def push(self, frame: OutgoingFrame, peer: Contact) -> bytes:
+        last: TransportError = Unreachable("it names no address")
+        best = self._best.get(peer.hotkey)
+        for address in sorted(filter(self._may_lead, peer.direct), key=lambda each: each != best):
+            try:
+                answer = await self._push(frame, address, peer.certificate)
+            except Unreachable as error:
+                last = error
+            else:
+                self._best[peer.hotkey] = address
+                return answer
+        raise last
+
+    async def round_trip(self, peer: Contact) -> float:
+        """Seconds from a request to its answer, over an open connection. Raises Unreachable."""
+        last = "it names no address that may be dialled"
+        for address in filter(self._may_lead, peer.direct):
+            try:
+                for _ in range(2):  # the first one opens the connection
+                    began = time.perf_counter()
+                    async with self._http.open(
+                        "GET", _url(address, peer.certificate, HELLO), certificate=peer.certificate
+                    ):
+                        pass
+                return time.perf_counter() - began
+            except (NotSent, NoAnswer, AnswerRefused, OSError, ValueError) as error:
+                last = f"{address}: {error}"
+        raise Unreachable(last)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    def _may_lead(self, address: str) -> bool:
+        """False for an IP address that `reach` refuses. A name is looked at when it is connected to."""
+        try:
+            self._reach.check(split_host_port(address)[0])
+        except AddressRefused:
+            return False
+        except ValueError:  # a name
+            return True
+        return True
+
+    async def _push(self, frame: OutgoingFrame, address: str, certificate: str | None) -> bytes:
+        url = _url(address, certificate, PATH)
+        headers = {"Content-Length": str(len(frame.data)), "Content-Type": "application/octet-stream"}
+        try:
+            async with self._http.open(
+                "POST", url, headers=headers, body=self._chunks(frame.data), certificate=certificate
+            ) as answer:
+                body = await _bounded(answer)
+        except (NotSent, NoAnswer, OSError, ValueError) as error:
+            raise Unreachable(f"{address}: {error}") from error
+        except AnswerRefused as error:
+            raise TransportError(f"{address}: {error}") from error
+        if answer.status == 200 and len(body) == SIGNATURE_BYTES:
+            return body
+        raise _refusal(address, answer.status, body)
+
+    async def _chunks(self, data: bytes) -> AsyncIterator[memoryview]:
+        view = memoryview(data)
+        for start in range(0, len(view), _CHUNK):
+            chunk = view[start : start + _CHUNK]
+            await self._pace.spend(len(chunk))
+            yield chunk
+
+
+def _url(address: str, certificate: str | None, path: str) -> URL:
+    return URL(f"{'http' if certificate is None else 'https'}://{address}{path}")
+
+
+async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
+    body = await answer.content.read(_MAX_ANSWER + 1)
+    return bytes(body)
+
+
+def _refusal(address: str, status: int, body: bytes) -> TransportError:
+    try:
+        found = Refused.model_validate_json(body)
+    except ValidationError:
+        return TransportError(f"{address} answers with status {status}")
+    refused = DoorRefused(found.why, found.detail)
+    error = TransferRefused(f"{address}: {refused}")
+    error.__cause__ = refused
+    return error

@@ -1,0 +1,250 @@
+"""The door of a miner: what all links ask about frames that are pushed, and where they hand them in.
+
+A frame's head is checked before its payload is read: its form, its sender's signature, and whether the miner
+expects it. So a stranger costs one signature check, and a peer can make this miner read only what the plan
+says that it is to send. A frame that comes before its plan waits here, within bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from blake3 import blake3
+from cachetools import LRUCache
+
+from iota.identity.signatures import signing_bytes
+from iota.protocol.frames import KEPT_DOMAIN, FrameName, FrameNotice, kept_statement
+from iota.spec import RunSpec
+from iota.wire.arrivals import Arrivals
+from iota.wire.expectation import EarliestStep, Expectation, Expects
+from iota.wire.frame import FrameError, FrameHeader, read_head
+from iota.wire.link import DoorRefused, Refusal
+from iota.wire.receiving_room import Place, ReceivingRoom, RoomLimits
+from iota.wire.transport import IncomingFrame
+
+EARLY_S: Final = 10.0
+"""How long a frame may wait for its plan. It sets off when its sender has the plan, so ours is under way."""
+_EARLY_OF_ONE: Final = 8
+"""Frames of one sender that may wait for their plan."""
+_EARLY: Final = 256
+"""Those of all senders: heads without payloads."""
+_STRANGERS: Final = 64
+"""Those of senders that this miner has not met: anybody can sign a frame."""
+_ROOM: Final = RoomLimits(peer_bytes=64 << 20, total_bytes=256 << 20, reserve_bytes=64 << 20)
+"""29 frames of 2.2 MB from each peer and direction, four times that from all."""
+_KEPT: Final = 1 << 13
+"""Acknowledgements that are remembered, to be given again: those of several steps."""
+
+SHUT: Final = "this miner takes no frames now"
+Sign = Callable[[bytes], bytes]
+
+
+class FrameDoor:
+    """The `Door` of one life of a replica."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        sign: Sign,
+        expects: Expects,
+        earliest_step: EarliestStep,
+        knows: Callable[[str], bool],
+        arrivals: Arrivals,
+    ) -> None:
+        """`sign` makes this miner's signatures; it `knows` the members that it has met. Frames come out of
+        `arrivals`."""
+        self._spec, self._sign, self._expects, self._earliest = spec, sign, expects, earliest_step
+        self._knows, self._arrivals = knows, arrivals
+        self._kept: LRUCache[FrameName, tuple[bytes, bytes]] = LRUCache(_KEPT)
+        """Head and acknowledgement of frames that are on disk."""
+        self._room = ReceivingRoom(_ROOM)
+        self._places: dict[bytes, list[Place]] = {}
+        """By head: frames that are being read or taken. Two links may bring one at a time."""
+        self._waiting: dict[Place, asyncio.Future[None]] = {}
+        self._answers: set[asyncio.Future[str | None]] = set()
+        """Of frames that the miner checks and writes now."""
+        self._early: Counter[str] = Counter()
+        self._strangers = 0
+        """Of those that wait: frames of senders that this miner has not met."""
+        self._changed = asyncio.Event()
+        self.closed = False
+
+    def expectations_changed(self) -> None:
+        """Frames that came before their plan may be expected now."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._let_in(self._room.open_from(self._earliest()))
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self.closed = True
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_result(SHUT)
+        self._let_in([*self._waiting])
+        self.expectations_changed()
+
+    async def admit(self, head: bytes, size: int) -> bytes | None:
+        try:
+            header = read_head(head, self._spec)
+        except FrameError as error:
+            raise DoorRefused(Refusal.MALFORMED, str(error)) from error
+        if size != len(head) + header.size:
+            raise DoorRefused(
+                Refusal.MALFORMED, f"{size} bytes where the frame has {len(head) + header.size}"
+            )
+        if (known := self._known(header, head)) is not None:
+            return known
+        await self._expected(header)
+        if (known := self._known(header, head)) is not None:
+            return known
+        await self._find_room(header, head, size)
+        return None
+
+    async def take(self, head: bytes, data: bytes) -> bytes:
+        try:
+            return await self._keep(head, data)
+        finally:
+            self.give_up(head)
+
+    def give_up(self, head: bytes) -> None:
+        if places := self._places.get(head):
+            place = places.pop()
+            if not places:
+                del self._places[head]
+            self._let_in(self._room.release(place))
+
+    async def _keep(self, head: bytes, data: bytes) -> bytes:
+        header = read_head(head, self._spec)
+        digest = await asyncio.to_thread(lambda: blake3(data).hexdigest())
+        notice = FrameNotice(name=header.name, digest=digest, size=len(data))
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._answers.add(answer)
+
+        def settle(why: str | None) -> None:
+            if not answer.done():
+                answer.set_result(why)
+
+        try:
+            await self._arrivals.pass_on(
+                IncomingFrame(notice, header.sender, data, pushed=True, settle=settle)
+            )
+            why = await answer
+        finally:
+            self._answers.discard(answer)
+        if why is not None:
+            raise DoorRefused(Refusal.MALFORMED, why)
+        statement = kept_statement(self._spec.id, header.name, digest)
+        signature = self._sign(signing_bytes(KEPT_DOMAIN, statement))
+        self._kept[header.name] = (head, signature)
+        return signature
+
+    def _known(self, header: FrameHeader, head: bytes) -> bytes | None:
+        """The acknowledgement, if this frame was kept. Raises DoorRefused where another of its name was."""
+        if self.closed:
+            raise DoorRefused(Refusal.LATER, SHUT)
+        kept = self._kept.get(header.name)
+        if kept is None:
+            return None
+        if kept[0] != head:
+            raise DoorRefused(Refusal.OTHER)
+        return kept[1]
+
+    async def _expected(self, header: FrameHeader) -> None:
+        """Returns once the miner expects such a frame. Raises DoorRefused."""
+        found = self._expects(header)
+        if found is Expectation.EARLY:
+            found = await self._wait_for_plan(header)
+        if found is Expectation.EARLY:
+            raise DoorRefused(Refusal.LATER, "its plan has not come here yet")
+        if found is not Expectation.EXPECTED:
+            raise DoorRefused(Refusal.NOT_EXPECTED, str(found))
+
+    async def _wait_for_plan(self, header: FrameHeader) -> Expectation:
+        with self._counted_early(header.sender):
+            try:
+                async with asyncio.timeout(EARLY_S):
+                    while not self.closed and (found := self._expects(header)) is Expectation.EARLY:
+                        await self._changed.wait()
+            except TimeoutError:
+                return Expectation.EARLY
+        if self.closed:
+            raise DoorRefused(Refusal.LATER, SHUT)
+        return found
+
+    @contextmanager
+    def _counted_early(self, sender: str) -> Iterator[None]:
+        stranger = not self._knows(sender)
+        full = self._strangers >= _STRANGERS if stranger else self._early.total() >= _EARLY
+        if full or self._early[sender] >= _EARLY_OF_ONE:
+            raise DoorRefused(Refusal.LATER, "too many frames wait for their plans")
+        self._early[sender] += 1
+        self._strangers += stranger
+        try:
+            yield
+        finally:
+            self._strangers -= stranger
+            self._early[sender] -= 1
+            if not self._early[sender]:
+                del self._early[sender]
+
+
+    async def _find_room(self, header: FrameHeader, head: bytes, size: int) -> None:
+        """Returns once the frame may be read. Raises DoorRefused."""
+        place = self._room.ask(header.sender, header.name, size)
+        if place is None:
+            raise DoorRefused(Refusal.LATER, "there is no room for it now")
+        try:
+            if not place.reading:
+                self._waiting[place] = asyncio.get_running_loop().create_future()
+                await self._waiting[place]
+            if self.closed:
+                raise DoorRefused(Refusal.LATER, SHUT)
+        except BaseException:
+            self._let_in(self._room.release(place))
+            raise
+        finally:
+            self._waiting.pop(place, None)
+        self._places.setdefault(head, []).append(place)
+
+    def _let_in(self, places: Iterable[Place]) -> None:
+        for place in places:
+            waiter = self._waiting.get(place)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+
+class Doorway:
+    """The `Door` that links hold: it leads to that of the present life, or is shut between two lives."""
+
+    def __init__(self) -> None:
+        self._door: FrameDoor | None = None
+
+    def open(self, door: FrameDoor) -> None:
+        """Lead to this door from now on."""
+        self._door = door
+
+    def close(self, door: FrameDoor) -> None:
+        """Shut the door of a life that has ended, unless a later one is open."""
+        door.close()
+        if self._door is door:
+            self._door = None
+
+    async def admit(self, head: bytes, size: int) -> bytes | None:
+        return await self._present().admit(head, size)
+
+    async def take(self, head: bytes, data: bytes) -> bytes:
+        return await self._present().take(head, data)
+
+    def give_up(self, head: bytes) -> None:
+        if self._door is not None:
+            self._door.give_up(head)
+
+    def _present(self) -> FrameDoor:
+        if self._door is None:
+            raise DoorRefused(Refusal.LATER, SHUT)
+        return self._door

@@ -1,0 +1,227 @@
+"""The transport between miners: by the best link to the receiver, and by the store as a last resort.
+
+`Chooser` decides which link is tried, for how long, and when a second one is started beside it. A frame has
+arrived with the receiver's signature over its digest, or when it is in the store; the first ends the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from cachetools import LRUCache
+
+from iota.client.contact_book import ContactBook
+from iota.identity import signatures
+from iota.identity.certificates import Verify
+from iota.identity.signatures import signing_bytes
+from iota.protocol.contacts import Contact
+from iota.protocol.events import Delivered, EpochClose, Plan, Reroute
+from iota.protocol.frames import KEPT_DOMAIN, FrameKept, FrameNotice, kept_statement
+from iota.spec import RunSpec
+from iota.wire.arrivals import Arrivals
+from iota.wire.chooser import Choice, Chooser, Outcome, Token
+from iota.wire.door import Doorway, FrameDoor, Sign
+from iota.wire.expectation import EarliestStep, Expects
+from iota.wire.link import DoorRefused, Link, LinkKind, Refusal
+from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport, TransportError
+
+log = logging.getLogger(__name__)
+
+LOOK_UP_S: Final = 2.0
+"""How long a frame waits for its receiver's contact while that is looked up. It goes to the store then."""
+_MAX_ARRIVED: Final = 16
+"""Arrived frames that may wait for the reader, since they take memory."""
+_TOLD: Final = 4096
+"""Troubles with peers that the log has named."""
+
+
+@dataclass(eq=False)
+class _Transfer:
+    """One try over one link."""
+
+    choice: Choice
+    token: Token
+    task: asyncio.Task[FrameNotice]
+
+
+@dataclass
+class PeerTransport:
+    """A `Transport` over links and the store, for one life of a replica."""
+
+    spec: RunSpec
+    sign: Sign
+    """This miner's signatures."""
+    way_by_store: Transport
+    links: Mapping[LinkKind, Link]
+    book: ContactBook
+    doorway: Doorway
+    """Where the links' servers bring what comes in; this life's door is put there."""
+    chooser: Chooser
+    verify: Verify = signatures.verify
+    _arrivals: Arrivals = field(default_factory=lambda: Arrivals(_MAX_ARRIVED))
+    _told: LRUCache[tuple[str, str], None] = field(default_factory=lambda: LRUCache(_TOLD))
+    _sent: Counter[LinkKind] = field(default_factory=Counter)
+    """Frames that have arrived since the last seal."""
+    _probes: set[asyncio.Task[None]] = field(default_factory=set)
+    """Probes whose frames have arrived by another link."""
+    _fetched: asyncio.Task[None] | None = None
+    _door: FrameDoor | None = None
+
+    def listen_for(self, expects: Expects, earliest_step: EarliestStep) -> None:
+        self.way_by_store.listen_for(expects, earliest_step)
+        self._door = FrameDoor(self.spec, self.sign, expects, earliest_step, self.book.knows, self._arrivals)
+        self.doorway.open(self._door)
+        self._fetched = asyncio.create_task(self._pass_on_fetched())
+
+    def expectations_changed(self) -> None:
+        if self._door is not None:
+            self._door.expectations_changed()
+
+    def on_event(self, delivered: Delivered) -> None:
+        self.way_by_store.on_event(delivered)
+        match delivered.event:
+            case Plan(share=share):
+                self.book.want({who for m in share.microbatches for who in (m.before, m.after) if who})
+            case EpochClose(epoch=epoch) if self._sent:
+                ways = ", ".join(f"{count} by {kind}" for kind, count in self._sent.most_common())
+                log.info("frames that were sent until the seal of epoch %d: %s", epoch, ways)
+                self._sent.clear()
+            case Reroute() as event:
+                self.book.want(filter(None, (event.miner, event.before, event.after)))
+            case _:
+                pass
+
+    async def send(self, frame: OutgoingFrame, to: str) -> FrameNotice:
+        contact = await self.book.wait_for(to, LOOK_UP_S)
+        usable = [kind for kind, link in self.links.items() if contact is not None and link.reaches(contact)]
+        return await self._race(frame, to, contact, [*usable, LinkKind.STORE])
+
+    async def store(self, frame: OutgoingFrame) -> FrameNotice:
+        return await self.way_by_store.store(frame)
+
+    async def fetch(self, notice: FrameNotice, sender: str) -> None:
+        await self.way_by_store.fetch(notice, sender)
+
+    def incoming(self) -> AsyncIterator[IncomingFrame]:
+        return self._arrivals.incoming()
+
+    async def close(self) -> None:
+        for probe in self._probes:
+            probe.cancel()
+        if self._door is not None:
+            self.doorway.close(self._door)
+        await self.way_by_store.close()
+        if self._fetched is not None:
+            await self._fetched
+        self._arrivals.close()
+
+    async def _race(
+        self, frame: OutgoingFrame, to: str, contact: Contact | None, usable: Sequence[LinkKind]
+    ) -> FrameNotice:
+        """Try links, at most two at a time, until the frame has arrived by one."""
+        loop, size = asyncio.get_running_loop(), frame.notice.size
+        under_way: dict[asyncio.Task[FrameNotice], _Transfer] = {}
+        arrived: FrameNotice | None = None
+        tried: list[LinkKind] = []
+        choice: Choice | None = self.chooser.choose(to, size, loop.time(), usable)
+        last: TransportError | None = None
+        try:
+            while True:
+                hedge_at: float | None = None
+                if choice is not None:
+                    transfer = self._start(frame, to, contact, choice)
+                    under_way[transfer.task] = transfer
+                    tried.append(choice.kind)
+                    if choice.hedge_after_s is not None and len(under_way) == 1:
+                        hedge_at = loop.time() + choice.hedge_after_s
+                if not under_way:
+                    assert last is not None
+                    raise last
+                choice = None
+                pause = None if hedge_at is None else max(0.0, hedge_at - loop.time())
+                done, _ = await asyncio.wait(under_way, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    transfer = under_way.pop(task)
+                    error = task.exception()
+                    self._note(transfer, to, error)
+                    if error is None:
+                        arrived = task.result()
+                        self._sent[transfer.choice.kind] += 1
+                    elif isinstance(error, TransportError):
+                        last = error
+                    else:
+                        raise error
+                if arrived is not None:
+                    return arrived
+                if not under_way or not done:  # all have failed, or the one is late
+                    choice = self.chooser.next(to, size, loop.time(), usable, tried)
+        finally:
+            await self._call_off(under_way, to, arrived is not None)
+
+    def _start(self, frame: OutgoingFrame, to: str, contact: Contact | None, choice: Choice) -> _Transfer:
+        token = self.chooser.began(to, choice.kind, frame.notice.size, asyncio.get_running_loop().time())
+        if choice.kind is LinkKind.STORE:
+            work = self.way_by_store.send(frame, to)
+        else:
+            assert contact is not None
+            work = self._push(frame, contact, self.links[choice.kind], choice.deadline_s)
+        return _Transfer(choice, token, asyncio.ensure_future(work))
+
+    async def _push(self, frame: OutgoingFrame, contact: Contact, link: Link, within_s: float) -> FrameNotice:
+        try:
+            async with asyncio.timeout(within_s):
+                signature = await link.push(frame, contact)
+        except TimeoutError:
+            raise TransportError(f"no acknowledgement within {within_s:.3g} s") from None
+        said = kept_statement(self.spec.id, frame.notice.name, frame.notice.digest)
+        statement = signing_bytes(KEPT_DOMAIN, said)
+        if not self.verify(statement, signature, contact.hotkey):
+            raise TransportError("its acknowledgement is not signed by it")
+        kept = FrameKept(receiver=contact.hotkey, signature=signature.hex())
+        return frame.notice.model_copy(update={"kept": kept})
+
+    def _note(self, transfer: _Transfer, to: str, error: BaseException | None) -> None:
+        outcome = Outcome.ARRIVED
+        if error is not None:
+            cause = error.__cause__
+            later = isinstance(cause, DoorRefused) and cause.why in (Refusal.LATER, Refusal.NOT_EXPECTED)
+            outcome = Outcome.REFUSED_LATER if later else Outcome.FAILED
+        self.chooser.ended(transfer.token, asyncio.get_running_loop().time(), outcome)
+        kind = transfer.choice.kind
+        if outcome is Outcome.FAILED and kind is not LinkKind.STORE:
+            self.book.doubt(to)
+            what = f"{type(error).__name__}: {error}"
+            if (to, what) not in self._told:
+                self._told[to, what] = None
+                log.warning("a frame did not reach %s by %s, and goes another way: %s", to, kind, what)
+
+    async def _call_off(
+        self, under_way: Mapping[asyncio.Task[FrameNotice], _Transfer], to: str, arrived: bool
+    ) -> None:
+        """Stop the other transfers of a frame; a probe goes on, to learn of its link."""
+        for task, transfer in under_way.items():
+            if arrived and transfer.choice.probe:
+                probe = asyncio.create_task(self._end_probe(transfer, to))
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+                continue
+            task.cancel()
+            await asyncio.wait([task])
+            self.chooser.ended(transfer.token, asyncio.get_running_loop().time(), Outcome.CANCELLED)
+
+    async def _end_probe(self, transfer: _Transfer, to: str) -> None:
+        try:
+            await asyncio.wait([transfer.task])
+        except asyncio.CancelledError:
+            transfer.task.cancel()
+            raise
+        self._note(transfer, to, transfer.task.exception())
+
+    async def _pass_on_fetched(self) -> None:
+        async for frame in self.way_by_store.incoming():
+            await self._arrivals.pass_on(frame)

@@ -1,0 +1,250 @@
+"""The links of a miner's process: servers, clients, its own contact, and the book of those of its peers."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+import psutil
+
+from iota.client.contact_book import ContactBook
+from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
+from iota.codec.shapes import payload_size
+from iota.http import AddressRefused, Reach, is_loopback
+from iota.identity.contacts import sign_contact
+from iota.identity.keys import Hotkey
+from iota.identity.peer_certificate import make_certificate
+from iota.protocol.contacts import CONTACT_S, MAX_DIRECT, Contact, SignedContact
+from iota.protocol.problems import Problem
+from iota.settings import MinerSettings, Ways
+from iota.settings.urls import split_host_port
+from iota.spec import RunSpec
+from iota.wire.chooser import Chooser
+from iota.wire.direct_link import DirectLink
+from iota.wire.direct_server import serve_frames
+from iota.wire.door import Doorway
+from iota.wire.iroh_link import IrohLink, LinkUnavailable
+from iota.wire.iroh_options import IrohOptions
+from iota.wire.link import Link, LinkKind
+from iota.wire.network_key import load_or_create
+from iota.wire.peer_transport import PeerTransport
+from iota.wire.transport import Transport, TransportError
+from iota.wire.upload_pace import UploadPace
+from miner.reachability import Reached, line_found, meaning, measure_line
+
+log = logging.getLogger(__name__)
+
+_ANY: Final = ("0.0.0.0", "::")
+_TIMED: Final = 2
+"""Peers whose round trips are measured and logged."""
+
+
+@dataclass
+class MinerLinks:
+    """What all lives of a process share: links stay open while a replica joins again."""
+
+    settings: MinerSettings
+    spec: RunSpec
+    hotkey: Hotkey
+    client: OrchestratorClient
+    reach: Reach
+    links: dict[LinkKind, Link] = field(default_factory=dict)
+    doorway: Doorway = field(default_factory=Doorway)
+    chooser: Chooser = field(default_factory=Chooser)
+    direct: DirectLink | None = None
+    iroh: IrohLink | None = None
+    _addresses: tuple[str, ...] = ()
+    """Of the TCP server."""
+    _certificate: str | None = None
+    _without_iroh: str | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _timed: int = 0
+
+    def __post_init__(self) -> None:
+        self.book = ContactBook(self.spec.id, self.client.contacts, self.contact, self._met)
+
+    def transport(self, by_store: Transport) -> Transport:
+        """The transport of one life, which has joined. It falls back on `by_store`."""
+        self.book.joined()
+        return PeerTransport(
+            self.spec, self.hotkey.sign, by_store, self.links, self.book, self.doorway, self.chooser
+        )
+
+    def contact(self) -> SignedContact:
+        """This miner's contact, as it is reached now."""
+        now = time.time()
+        contact = Contact(
+            run=self.spec.id,
+            hotkey=self.hotkey.ss58,
+            version=int(now * 1000),
+            expires=now + CONTACT_S,
+            direct=self._addresses,
+            certificate=self._certificate,
+            iroh=self.iroh.contact() if self.iroh is not None else None,
+        )
+        return sign_contact(contact, self.hotkey)
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open what the settings want; `stack` closes it. Raises PortUnavailable, ValueError."""
+        ways = self.settings.transport
+        if ways in (Ways.AUTO, Ways.DIRECT):
+            await self._open_direct(stack)
+        if ways in (Ways.AUTO, Ways.IROH):
+            await self._open_iroh(stack)
+        self._begin(self.book.run())
+        self._begin(self._tell())
+        stack.push_async_callback(self._end_tasks)
+
+    async def _open_direct(self, stack: AsyncExitStack) -> None:
+        settings, (host, port) = self.settings, split_host_port(self.settings.listen)
+        tls, self._certificate = make_certificate() if settings.tls else (None, None)
+        server = serve_frames(self.doorway, payload_size(self.spec), host, port, tls)
+        bound = await stack.enter_async_context(server)
+        near = is_loopback(urlsplit(settings.orchestrator).hostname)
+        self._addresses = tuple(addresses(host, bound, settings.public_address, loopback=near))
+        self.direct = self.links[LinkKind.DIRECT] = DirectLink(self.reach, UploadPace(settings.max_upload))
+        stack.push_async_callback(self.direct.close)
+
+    async def _open_iroh(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        options = IrohOptions(
+            bind=(settings.listen,),
+            relays=(settings.relay,) if settings.relay else (),
+            public=tuple(filter(_is_ip, [settings.public_address or ""])),
+        )
+        try:
+            self.iroh = await IrohLink.open(
+                load_or_create(settings.data_dir),
+                self.doorway,
+                self.book.is_key,
+                options,
+                may_dial=self._may_dial,
+            )
+        except LinkUnavailable as error:
+            if settings.transport is Ways.IROH:
+                raise ValueError(f"--transport iroh: {error}") from error
+            self._without_iroh = str(error)
+        else:
+            self.links[LinkKind.IROH] = self.iroh
+            stack.push_async_callback(self.iroh.close)
+
+    def _may_dial(self, ip: str) -> bool:
+        try:
+            self.reach.check(ip)
+        except AddressRefused:
+            return False
+        return True
+
+    async def _tell(self) -> None:
+        """Measure the line, and say what this miner's place means for its frames."""
+        try:
+            line = await measure_line(self.client)
+        except (Problem, OrchestratorUnreachable, UntrustedAnswer) as error:
+            log.warning("the line to the orchestrator could not be measured: %s", error)
+            return
+        log.info("%s", line_found(line))
+        found = self.iroh.contact() if self.iroh is not None else None
+        ports = [split_host_port(each)[1] for each in found.addresses] if found is not None else []
+        seen = f"[{line.seen}]" if ":" in line.seen else line.seen
+        if self.iroh is not None and ports and _is_ip(f"{seen}:0"):
+            # Routers often keep a port: where this one does, peers need to know no more.
+            self.iroh.add_addresses([f"{seen}:{ports[0]}"])
+        reached = Reached(
+            self.settings.transport,
+            self._addresses,
+            self.settings.public_address,
+            ports[0] if ports else None,
+            self.settings.relay,
+            self._without_iroh,
+        )
+        for sentence in meaning(line, reached):
+            log.info("%s", sentence)
+
+    def _met(self, contact: Contact) -> None:
+        """A neighbour's contact is new, or leads elsewhere than before."""
+        self.chooser.forget(contact.hotkey)
+        if self.iroh is not None:
+            self.iroh.prepare(contact)
+        if self.direct is not None and self._timed < _TIMED and self.direct.reaches(contact):
+            self._timed += 1
+            self._begin(self._time(self.direct, contact))
+
+    async def _time(self, link: DirectLink, contact: Contact) -> None:
+        try:
+            passed = await link.round_trip(contact)
+        except TransportError as error:
+            log.info("peer %s does not answer at its address: %s", contact.hotkey, error)
+        else:
+            log.info("round trip to peer %s: %.0f ms", contact.hotkey, 1e3 * passed)
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a fault of this build: frames go on by the ways that are open", exc_info=error)
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_links(
+    settings: MinerSettings, spec: RunSpec, hotkey: Hotkey, client: OrchestratorClient, reach: Reach
+) -> AsyncIterator[MinerLinks | None]:
+    """The links that the settings want, open while the context is; None where they want the store alone.
+
+    Raises:
+        PortUnavailable: --listen names a port that is in use.
+        ValueError: there is no iroh link here, and no other was wanted.
+    """
+    if settings.transport is Ways.STORE:
+        yield None
+        return
+    made = MinerLinks(settings, spec, hotkey, client, reach)
+    async with AsyncExitStack() as stack:
+        await made.open(stack)
+        yield made
+
+
+def addresses(host: str, port: int, public: str | None, *, loopback: bool) -> list[str]:
+    """Where peers may reach a server that listens at `host` and `port`: `public` first, then interfaces.
+
+    Addresses of loopback only with `loopback`, for a swarm on one machine.
+    """
+    if host not in _ANY:
+        found = [host]
+    else:
+        interfaces = (a.address for each in psutil.net_if_addrs().values() for a in each)
+        found = [ip for ip in interfaces if _is_useful(ip, of_6=":" in host, loopback=loopback)]
+    named = [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in found]
+    return list(dict.fromkeys([*([public] if public else []), *named]))[:MAX_DIRECT]
+
+
+def _is_useful(text: str, *, of_6: bool, loopback: bool) -> bool:
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:  # a MAC address, or one of a link with its scope
+        return False
+    return (ip.version == 6) == of_6 and not ip.is_link_local and (loopback or not ip.is_loopback)
+
+
+def _is_ip(address: str) -> bool:
+    """Whether `HOST:PORT` has an IP address and no name."""
+    try:
+        ipaddress.ip_address(split_host_port(address)[0])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""A whole swarm whose object store is an S3 that runs already."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from iota.data import publish
+from iota.data.manifest import parse_manifest
+from iota.spec import RunSpec
+from iota.store import open_store
+from iota.swarm.options import SwarmOptions
+from iota.swarm.processes import Program
+from iota.swarm.programs import Programs
+from tests.support.live_swarm import LiveSwarm
+
+
+class S3Swarm(LiveSwarm):
+    """`LiveSwarm` over the store at `store_url`, whose credentials are in the environment."""
+
+    def __init__(self, root: Path, options: SwarmOptions, store_url: str, *, validator: bool = False) -> None:
+        super().__init__(root, options, validator=validator)
+        self.store_url = store_url
+
+    def make_programs(self, ports: dict[str, int]) -> Programs:
+        return _S3Programs(self.run_dir, ports, threads=1, device="cpu", store_url=self.store_url)
+
+    def _prepare(self) -> RunSpec:
+        spec = super()._prepare()
+        asyncio.run(self._upload(spec))
+        return spec
+
+    async def _upload(self, spec: RunSpec) -> None:
+        manifest = parse_manifest(self.run_dir.manifest_file.read_bytes(), spec.data.manifest)
+        store = open_store(self.store_url)
+        try:
+            await publish(manifest, self.run_dir.store, store)
+        finally:
+            await store.close()
+
+
+@dataclass(frozen=True)
+class _S3Programs(Programs):
+    store_url: str = ""
+
+    def orchestrator(self) -> Program:
+        program = super().orchestrator()
+        at = program.arguments.index("--store")
+        return dataclasses.replace(
+            program,
+            arguments=(*program.arguments[: at + 1], self.store_url, *program.arguments[at + 4 :]),
+        )

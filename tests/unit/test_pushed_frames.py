@@ -1,0 +1,433 @@
+"""What a replica thinks of frames that are pushed to it, and what it does with those that it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from iota.protocol.events import Admit, Drop, StoreFrame
+from iota.protocol.frames import Direction, FrameKept, FrameName
+from iota.protocol.messages import BadValue, FrameMissing
+from iota.protocol.receipts import OpKind
+from iota.spec import Pipeline
+from iota.wire.expectation import Expectation
+from miner.core.core import ReplicaCore
+from miner.core.effects import (
+    DenyFrame,
+    Effect,
+    FetchFrame,
+    FindFrames,
+    LoseState,
+    ResendFrame,
+    RunOp,
+    Say,
+    SendAgain,
+    SendFrame,
+)
+from miner.core.facts import (
+    BaseHeld,
+    FrameArrived,
+    FrameLost,
+    FramesSought,
+    FrameStored,
+    OpBad,
+    OpDone,
+    OpLaunched,
+    Pushed,
+    StateLoaded,
+)
+from miner.core.inputs import DENIED
+from miner.core.schedule import Op
+from tests.support.frames import frame_name
+from tests.support.plans import share_of, whole_plan
+from tests.support.pushed import activations, digest_of, gradient, header_of, moved, push, ready
+from tests.support.replica_cores import (
+    BASE,
+    FIRST,
+    LAST,
+    ME,
+    OTHER,
+    SPEC,
+    close,
+    ended,
+    hear,
+    made,
+    new_core,
+    ops,
+    plan,
+    training,
+)
+from tests.support.virtual_runs import tiny_spec
+
+EXPECTED, EARLY, OVER, WRONG = Expectation
+
+
+def _planned(*, resumed: bool = False) -> ReplicaCore:
+    core = training()
+    if resumed:
+        core = ReplicaCore(SPEC, 1, ME, reads_tokens=False, resumed=True)
+        core.take(BaseHeld(0, BASE))
+        hear(core, Admit(epoch=0, step=0, carries=True))
+        core.take(StateLoaded(0, 0))
+    hear(core, plan())
+    return core
+
+
+def _op(effects: list[Effect]) -> Op:
+    [op] = [effect.op for effect in effects if isinstance(effect, RunOp)]
+    return op
+
+
+# ---- what is expected -----------------------------------------------------------------------------
+
+
+def test_what_the_plan_names_is_expected_once_it_is_heard_and_until_it_is_here() -> None:
+    core, names = training(), (activations(), gradient())
+    headers = [header_of(names[0]), header_of(names[1], LAST)]
+    assert [core.expects(header) for header in headers] == [EARLY, EARLY]
+    hear(core, plan())
+    assert [core.expects(header) for header in headers] == [EXPECTED, EXPECTED]
+    for name in names:
+        push(core, name)
+    assert [core.expects(header) for header in headers] == [OVER, OVER]
+
+
+def test_before_its_epoch_a_frame_is_early_and_after_it_over() -> None:
+    core = new_core()
+    assert core.expects(header_of(activations())) is EARLY
+    core.take(BaseHeld(1, BASE))
+    assert core.expects(header_of(activations())) is OVER
+    assert core.expects(header_of(frame_name(epoch=1))) is EARLY
+    assert core.earliest_step() == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "sender"),
+    [
+        (activations(), OTHER),
+        (activations(), ME),
+        (gradient(), FIRST),
+        (frame_name(stage=1), FIRST),
+        (frame_name(direction=Direction.BACKWARD), FIRST),
+        (frame_name(step=1), FIRST),
+        (frame_name(microbatch=3), FIRST),
+        (frame_name(epoch=2), FIRST),
+    ],
+)
+def test_other_senders_and_frames_of_no_use_are_wrong(name: FrameName, sender: str) -> None:
+    assert _planned().expects(header_of(name, sender)) is WRONG
+
+
+def test_a_frame_of_another_run_or_for_another_receiver_is_wrong() -> None:
+    core, header = _planned(), header_of(activations())
+    assert core.expects(header.model_copy(update={"run": "ab" * 32})) is WRONG
+    assert core.expects(header_of(activations(), receiver=OTHER)) is WRONG
+
+
+def test_the_gradient_of_a_heldout_microbatch_is_wrong_and_its_activations_are_expected() -> None:
+    spec = tiny_spec(
+        stages=3, replicas=1, epochs=1, steps=1, microbatches=2, pipeline=Pipeline.SYNC, credit=2, heldout=1
+    )
+    core = ReplicaCore(spec, 1, ME, reads_tokens=False)
+    core.take(BaseHeld(0, BASE))
+    hear(core, Admit(epoch=0, step=0, carries=True))
+    core.take(StateLoaded(0, 0))
+    hear(core, share_of(whole_plan((FIRST, ME, LAST), 3), ME))
+    assert core.expects(header_of(activations(2), spec=spec)) is EXPECTED
+    assert core.expects(header_of(gradient(2), LAST, spec=spec)) is WRONG
+
+
+@pytest.mark.parametrize("event", [Drop(epoch=0, step=0, microbatch=0), moved(1, OTHER, 1), close(1)])
+def test_what_no_op_here_needs_any_more_is_over(event: Drop) -> None:
+    core = _planned()
+    hear(core, event)
+    assert core.expects(header_of(activations())) is OVER
+
+
+def test_once_its_step_is_applied_a_frame_is_over() -> None:
+    core = _planned()
+    step = _op(hear(core, close()))
+    ended(core, OpDone(step, None))
+    assert core.expects(header_of(activations())) is OVER
+    assert core.earliest_step() == (0, 1)
+
+
+def test_a_frame_of_a_newer_attempt_waits_for_its_re_route_and_then_counts_alone() -> None:
+    core, again = _planned(), header_of(activations(attempt=1), OTHER)
+    assert core.expects(again) is EARLY
+    hear(core, moved(0, OTHER, 1))
+    assert core.expects(again) is EXPECTED
+    assert core.expects(header_of(activations(attempt=1), FIRST)) is WRONG
+    assert core.expects(header_of(activations())) is OVER, "the attempt was taken from its sender"
+
+
+def test_where_the_next_stage_has_the_activations_they_still_come_from_who_made_them() -> None:
+    core = _planned()
+    hear(core, moved(0, OTHER, 1, send_forward=False))
+    assert core.expects(header_of(activations())) is EXPECTED
+    assert core.expects(header_of(activations(attempt=1), OTHER)) is OVER
+
+
+def test_a_re_routed_microbatchs_frames_may_name_who_had_it_before() -> None:
+    core = training()
+    hear(core, moved(1, ME, 1))
+    assert core.expects(header_of(activations(), receiver=OTHER)) is EXPECTED
+    assert core.expects(header_of(gradient(), LAST)) is EXPECTED
+
+
+def test_attempts_that_a_second_re_route_does_not_tell_are_not_guessed() -> None:
+    core = training()
+    hear(core, moved(1, ME, 2))
+    for attempt in (0, 1):
+        assert core.expects(header_of(activations(attempt=attempt))) is WRONG
+    assert core.expects(header_of(activations(attempt=3))) is EARLY
+    assert isinstance(hear(core, ready(activations(attempt=1)))[0], FetchFrame)
+
+
+# ---- what becomes an input --------------------------------------------------------------------------
+
+
+def test_a_pushed_frame_starts_its_op_and_is_not_fetched_when_it_is_announced() -> None:
+    core = _planned()
+    assert ops(push(core, activations())) == [(OpKind.FORWARD, 0)]
+    assert hear(core, ready(activations())) == []
+    assert hear(core, ready(activations(), content=1)) == [], "the first one stands"
+
+
+def test_the_first_frame_stays_the_input_and_what_a_later_attempt_sends_is_kept_beside_it() -> None:
+    core = _planned()
+    first, second = (
+        FrameArrived(activations(attempt=n), Pushed(sender, digest_of(activations(attempt=n))))
+        for n, sender in enumerate((FIRST, OTHER))
+    )
+    assert core.reads(first)
+    core.take(first)
+    hear(core, moved(0, OTHER, 1))
+    assert core.expects(header_of(second.name, OTHER)) is EXPECTED, "its sender's delivery counts"
+    assert not core.reads(second)
+    assert not core.reads(first), "it is the input already"
+
+
+def test_a_frame_that_was_on_its_way_when_its_sender_was_replaced_is_used() -> None:
+    core = _planned()
+    hear(core, moved(0, OTHER, 1))
+    assert ops(push(core, activations())) == [(OpKind.FORWARD, 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "sender"), [(activations(), OTHER), (activations(attempt=1), FIRST), (gradient(), FIRST)]
+)
+def test_what_its_sender_was_not_given_never_becomes_an_input(name: FrameName, sender: str) -> None:
+    core = _planned()
+    assert not core.reads(FrameArrived(name, Pushed(sender, digest_of(name))))
+    assert push(core, name, sender) == []
+
+
+# ---- NaN and Inf ------------------------------------------------------------------------------------
+
+
+def _missing(name: FrameName) -> Say:
+    return Say(reports=(FrameMissing(name=name, reason=DENIED),))
+
+
+def test_a_bad_value_of_pushed_activations_has_them_stored_and_the_op_repeated() -> None:
+    core, name = _planned(), activations()
+    op = _op(push(core, name))
+    assert ended(core, OpBad(op)) == [DenyFrame(name), _missing(name)]
+    assert core.expects(header_of(name)) is WRONG, "it must come by the store"
+    assert ops(push(core, name, content=1)) == []
+    [fetch] = hear(core, ready(name, content=1))
+    assert fetch == FetchFrame(ready(name, content=1).notice, FIRST)
+    assert _op(core.take(FrameArrived(name))) == op
+    assert ended(core, OpBad(op)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
+
+
+def test_a_bad_value_of_what_the_store_has_too_is_said_at_once() -> None:
+    core, name = _planned(), activations()
+    op = _op(push(core, name))
+    hear(core, ready(name))
+    assert ended(core, OpBad(op)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
+
+
+def test_a_sender_that_stored_something_else_than_it_pushed_is_taken_at_its_stored_word() -> None:
+    core, name = _planned(), activations()
+    op = _op(push(core, name))
+    hear(core, ready(name, content=1))
+    assert ended(core, OpBad(op)) == [DenyFrame(name), FetchFrame(ready(name, content=1).notice, FIRST)]
+    assert _op(core.take(FrameArrived(name))) == op
+
+
+def test_a_good_frame_of_another_attempt_that_is_here_takes_the_place_of_a_bad_one() -> None:
+    core = _planned()
+    op = _op(push(core, activations()))
+    hear(core, moved(0, OTHER, 1))
+    push(core, activations(attempt=1), OTHER)
+    again = activations(attempt=1)
+    assert ended(core, OpBad(op)) == [DenyFrame(activations()), FindFrames(((again, OTHER),))]
+    assert ops(push(core, again, OTHER)) == [(OpKind.FORWARD, 0)]
+
+
+def _backward(core: ReplicaCore) -> Op:
+    """Microbatch 0 has gone forward on pushed activations, and its pushed gradient is here."""
+    op = _op(push(core, activations()))
+    ended(core, OpDone(op, made(core)))
+    return _op(push(core, gradient()))
+
+
+def test_a_bad_backward_has_both_inputs_stored_and_computes_its_forward_again() -> None:
+    core = _planned()
+    op = _backward(core)
+    effects = ended(core, OpBad(op))
+    # The activations stand: the FORWARD's receipt names them.
+    assert effects == [_missing(activations()), DenyFrame(gradient()), _missing(gradient())]
+    hear(core, ready(gradient()), ready(activations()))
+    assert core.take(FrameArrived(gradient())) == []
+    assert not core.reads(FrameArrived(activations())), "the input is the one that is named"
+    again = _op(core.take(FrameArrived(activations())))
+    assert (again.kind, again.key, again.send_forward) == (OpKind.BACKWARD, op.key, False)
+    assert ended(core, OpBad(again)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
+
+
+def test_a_backward_that_is_good_with_another_gradient_counts() -> None:
+    core = _planned()
+    hear(core, ready(activations()))
+    core.take(FrameArrived(activations()))
+    assert core.training is not None
+    assert core.training.launching is not None
+    ended(core, OpDone(core.training.launching.op, made(core)))
+    op = _op(push(core, gradient()))
+    assert ended(core, OpBad(op)) == [DenyFrame(gradient()), _missing(gradient())]
+    hear(core, moved(2, OTHER, 1))
+    again = _op(push(core, gradient(attempt=1), OTHER))
+    ended(core, OpDone(again, None))
+    assert ops(hear(core, close(0))) == [(OpKind.STEP, 0)]
+
+
+# ---- what this replica sends ------------------------------------------------------------------------
+
+
+def _forwarded(core: ReplicaCore) -> SendFrame:
+    op = _op(push(core, activations()))
+    [sent] = [e for e in ended(core, OpDone(op, made(core))) if isinstance(e, SendFrame)]
+    return sent
+
+
+def _kept(sent: SendFrame) -> FrameStored:
+    kept = FrameKept(receiver=LAST, signature="ab" * 64)
+    return FrameStored(sent.frame.notice.model_copy(update={"kept": kept}))
+
+
+def test_a_frame_that_was_pushed_is_said_with_its_receivers_word() -> None:
+    core = _planned()
+    fact = _kept(_forwarded(core))
+    assert core.take(fact) == [Say(frames=(fact.notice,), receipts=True)]
+
+
+def test_a_new_neighbour_is_sent_what_lay_at_the_old_one() -> None:
+    core = _planned()
+    sent = _forwarded(core)
+    core.take(_kept(sent))
+    name = sent.frame.notice.name
+    assert hear(core, moved(2, OTHER, 1)) == [ResendFrame(name, OTHER)]
+    assert core.wants(ResendFrame(name, OTHER))
+    assert not core.wants(sent), "its receiver has the microbatch no more"
+    hear(core, close(0))
+    assert not core.wants(ResendFrame(name, OTHER))
+
+
+def test_a_new_neighbour_finds_what_is_in_the_store_by_itself() -> None:
+    core = _planned()
+    core.take(FrameStored(_forwarded(core).frame.notice))
+    assert hear(core, moved(2, OTHER, 1)) == []
+
+
+def test_a_frame_goes_to_who_has_the_microbatch_when_it_is_made() -> None:
+    core = _planned()
+    op = _op(push(core, activations()))
+    hear(core, moved(2, OTHER, 1))
+    assert SendFrame(made(core), OTHER) in ended(core, OpDone(op, made(core)))
+
+
+def test_a_frame_that_its_receiver_denies_is_stored() -> None:
+    core = _planned()
+    name = _forwarded(core).frame.notice.name
+    assert hear(core, StoreFrame(name=name)) == [SendAgain(name)]
+    assert core.wants(SendAgain(name))
+    hear(core, close(0))
+    assert hear(core, StoreFrame(name=name)) == []
+
+
+# ---- restarts ---------------------------------------------------------------------------------------
+
+
+def test_a_new_process_looks_on_its_disk_for_what_its_plan_names() -> None:
+    core = training()
+    assert hear(core, plan()) == [], "there is nothing on a new disk"
+    core = new_core()
+    core.resumed = True
+    core.take(BaseHeld(0, BASE))
+    hear(core, Admit(epoch=0, step=0, carries=True))
+    core.take(StateLoaded(0, 0))
+    [find] = hear(core, plan())
+    assert isinstance(find, FindFrames)
+    both = [((activations(n), FIRST), (gradient(n), LAST)) for n in range(3)]
+    assert find.frames == tuple(each for pair in both for each in pair)
+
+
+def test_what_a_new_process_finds_may_be_pushed_once_more_to_be_acknowledged_again() -> None:
+    core, name = _planned(resumed=True), activations()
+    push(core, name)
+    assert core.expects(header_of(name)) is EXPECTED
+    core.take(FramesSought((name,)))
+    assert core.expects(header_of(name)) is EXPECTED
+    push(core, name)
+    assert core.expects(header_of(name)) is OVER
+
+
+def test_what_is_announced_while_it_is_looked_for_is_fetched_if_it_is_not_there() -> None:
+    core = _planned(resumed=True)
+    names = tuple(name for n in range(3) for name in (activations(n), gradient(n)))
+    assert hear(core, *(ready(name) for name in names)) == []
+    for name in names[:2]:
+        push(core, name)
+    effects = core.take(FramesSought(names))
+    assert [e.notice.name for e in effects if isinstance(e, FetchFrame)] == list(names[2:])
+
+
+def test_a_replica_repeats_a_closed_step_from_its_disk() -> None:
+    core = _planned(resumed=True)
+    hear(core, close(0))
+    op = _op(push(core, activations()))
+    push(core, gradient())
+    assert core.take(FramesSought((activations(), gradient()))) == []
+    again = _op(ended(core, OpDone(op, made(core))))
+    assert again.kind is OpKind.BACKWARD
+    assert ops(ended(core, OpDone(again, None))) == [(OpKind.STEP, 0)]
+
+
+def test_a_closed_step_that_cannot_be_repeated_ends_the_life() -> None:
+    core = _planned(resumed=True)
+    hear(core, close(0))
+    push(core, activations())
+    [lost] = core.take(FramesSought((activations(), gradient())))
+    assert isinstance(lost, LoseState)
+
+
+def test_the_life_goes_on_while_a_fetch_may_bring_what_is_lacking() -> None:
+    core = _planned(resumed=True)
+    push(core, activations())
+    hear(core, ready(gradient()), close(0))
+    assert isinstance(core.take(FramesSought((activations(), gradient())))[0], FetchFrame)
+    effects = core.take(FrameLost(gradient(), "gone"))
+    assert isinstance(effects[-1], LoseState)
+
+
+def test_a_replica_that_never_stopped_is_not_ended_by_a_close() -> None:
+    core = _planned()
+    assert hear(core, close(0)) == []
+
+
+def test_a_repeated_op_is_launched_on_what_was_found() -> None:
+    core = _planned(resumed=True)
+    op = _op(push(core, activations()))
+    core.take(OpLaunched(op))
+    assert op.kind is OpKind.FORWARD

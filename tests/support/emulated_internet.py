@@ -138,6 +138,10 @@ class Host:
         await self.internet.order("shape", name=self.name, up=shape_values(up), down=shape_values(down))
         self.up, self.down = up, down
 
+    async def packets(self, mtu: int) -> None:
+        """Send packets of at most so many bytes."""
+        await self.run(["ip", "link", "set", namespaces.DEVICE, "mtu", str(mtu)])
+
     async def cut(self, how: Cut = Cut.SILENT) -> None:
         """Cut it off."""
         await self.internet.order("cut", name=self.name, how=how.value)
@@ -151,10 +155,11 @@ class Host:
         await self.box.block_udp(blocked)
 
     def kill_programs(self) -> None:
-        """End what `popen` started, with all that these started."""
+        """End the programs that still run, with their groups."""
         for program in self._programs:
-            kill_group(program.pid)  # also those whose leader has ended
-            program.wait()
+            if program.poll() is None:
+                kill_group(program.pid)
+                program.wait()
         self._programs.clear()
 
 

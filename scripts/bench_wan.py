@@ -12,8 +12,8 @@ to stage, divided by the compression, 64 (2.3 MB). Here it takes --compute-s, by
 are scaled, and frames have another size, by which rates are scaled too: so transfer to compute is as there. A
 row of another compression has slower lines for the same frames. Packets are scaled with the frames down to
 `MIN_PACKET`, so that TCP's slow start takes about as many round trips (QUIC has no packets so small). Not
-scaled are TCP's timers (200 ms before a retransmission), headers, control messages, and the machine's own time
-for a frame.
+scaled are TCP's timers (200 ms before a retransmission), headers, control messages, and the machine's own
+time for a frame.
 
 Without overlap a miner begins no op before the frames of its earlier ones have arrived: that must miss the
 goal. TCP's congestion control is cubic, whatever the machine's is. Needs root and /dev/net/tun.

@@ -147,6 +147,10 @@ class _Router:
         """Open a public port of a box."""
         self.boxes[box].forward(protocol, port, Endpoint(int(IPv4Address(address)), inside))
 
+    def do_renumber(self, box: int, address: str) -> None:
+        """Another public address for a box."""
+        self.routes.renumber(self.boxes[box], int(IPv4Address(address)))
+
     def do_forget(self, box: int) -> None:
         """Lose a box's flows."""
         self.boxes[box].forget()

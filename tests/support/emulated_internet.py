@@ -11,10 +11,10 @@ packets one router process moves (`tests/support/internet/`). All packets of a h
 ends with the context, and when this process is killed: the router and the programs end with it, and the
 namespaces with these. The machine's own network is not touched. IPv4 alone. Linux, as root (`MISSING`).
 
-Its cost, measured on 2 cores of a virtual machine, with the receiving kernel's work, for packets of 1500 bytes
-and 20 ms one way: one TCP connection takes 0.13 of a core at 100 Mbps, 0.12 at 160 Mbps (20 MB/s), 0.13 at 500
-Mbps, and without shapes 0.3 at 0.6 GB/s. 20 MB/s of UDP take 0.38 of a core one by one, and 0.12 if ten are sent
-in a call (UDP_SEGMENT).
+Its cost, measured on 2 cores of a virtual machine, with the receiving kernel's work, for packets of 1500
+bytes and 20 ms one way: one TCP connection takes 0.13 of a core at 100 Mbps, 0.12 at 160 Mbps (20 MB/s),
+0.13 at 500 Mbps, and without shapes 0.3 at 0.6 GB/s. 20 MB/s of UDP take 0.38 of a core one by one, and 0.12
+if ten are sent in a call (UDP_SEGMENT).
 """
 
 from __future__ import annotations

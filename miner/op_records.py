@@ -39,7 +39,7 @@ class OpRecords:
     """Device class that the receipts name."""
     committer: Committer = field(repr=False)
 
-    def frame(self, op: Op, payload: bytes, digest: str, receiver: str) -> OutgoingFrame:
+    def frame(self, op: Op, payload: bytes | memoryview, digest: str, receiver: str) -> OutgoingFrame:
         """The op's signed frame, written to disk before its receipt.
 
         A frame that an earlier process wrote for the same payload is sent again, whoever received it then:

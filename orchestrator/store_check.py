@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from iota.store import ObjectStore
+from iota.store import EmbeddedStore, ObjectStore
 from iota.store.checks import State
 
 _log = logging.getLogger(__name__)
@@ -13,10 +13,14 @@ _log = logging.getLogger(__name__)
 async def check_store(store: ObjectStore) -> None:
     """Find out how the store wants to be used, and log what it lacks.
 
+    An embedded store lacks nothing, and may be away for now.
+
     Raises:
         ValueError: no run can work with it.
         StoreError: nothing can be found out now.
     """
+    if isinstance(store, EmbeddedStore):
+        return
     checks = await store.check()
     lacking = [found for found in checks if found.state is not State.WORKS]
     if fatal := [found for found in lacking if found.state is State.FATAL]:

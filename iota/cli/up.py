@@ -17,7 +17,6 @@ app = typer.Typer()
 @app.command()
 @with_flags(SwarmOptions, UpOptions)
 def up(
-    transport: Annotated[str, typer.Option(help="store or auto (which is the store so far).")] = "auto",
     spec: Annotated[Path | None, typer.Option(help="A TOML file of the spec's values.")] = None,
     set: Annotated[list[str] | None, typer.Option(metavar="A.B=C", help="Set one value of the spec.")] = None,
     **flags: Any,
@@ -28,8 +27,6 @@ def up(
     """
     from iota.swarm.command import run_up
 
-    if transport not in ("store", "auto"):
-        raise ValueError(f"--transport cannot be {transport!r}: give store, or auto to let the swarm choose")
     given = SwarmOptions.given(flags)
     if values := given_values(spec, set):
         given["values"] = values

@@ -12,8 +12,9 @@ from cachetools import TLRUCache
 
 from iota.client.orchestrator import is_transient
 from iota.protocol.frames import StoredObject
-from iota.protocol.messages import Method, ObjectReply, ObjectRequest
+from iota.protocol.messages import Method, ObjectParts, ObjectReply, ObjectRequest
 from iota.store import OUTAGES, ObjectExists, ObjectTooLarge, StoreError
+from iota.store.part_urls import PartUrls
 from iota.store.transfer import ObjectClient
 
 TRANSFER_S: Final = 600.0
@@ -62,12 +63,32 @@ class RunObjects:
         Raises ObjectExists where it has other bytes.
         """
         stored = StoredObject(key=key, digest=blake3(data).hexdigest(), size=len(data))
+        parts = None
         if url is None:
-            request = ObjectRequest(method=Method.PUT, key=key, size=len(data))
-            url = (await self._urls.objects(request)).url
-        if not await self._store.put(url, data, within_s + len(data) / _MIN_BYTES_PER_S):
+            reply = await self._urls.objects(_asking_to_put(stored))
+            url, parts = reply.url, reply.parts
+        if parts is not None:
+            created = await self._put_parts(stored, data, parts, within_s)
+        else:
+            created = await self._store.put(url, data, _time_for(len(data), within_s))
+        if not created:
             await self._compare(stored, within_s)
         return stored
+
+    async def _put_parts(
+        self, stored: StoredObject, data: bytes, parts: ObjectParts, within_s: float
+    ) -> bool:
+        """Store an object in parts, and have it made of them. False if its key existed."""
+
+        async def renew() -> PartUrls:
+            again = (await self._urls.objects(_asking_to_put(stored))).parts
+            if again is None:
+                raise StoreError(f"{stored.key} is no longer stored in parts")
+            return _part_urls(again)
+
+        limit_s = _time_for(stored.size, within_s)
+        upload = await self._store.put_parts(_part_urls(parts), data, limit_s, renew)
+        return not (await self._urls.objects(_asking_to_put(stored, upload))).existed
 
     async def _compare(self, ours: StoredObject, within_s: float) -> None:
         """Raise ObjectExists unless the object under our key is ours."""
@@ -90,7 +111,7 @@ class RunObjects:
         return await self._store.get(
             url or await self._url(key),
             max_bytes,
-            within_s + max_bytes / _MIN_BYTES_PER_S,
+            _time_for(max_bytes, within_s),
             renew=lambda: self._new_url(key),
         )
 
@@ -121,3 +142,16 @@ class RunObjects:
     async def _new_url(self, key: str) -> str:
         reply = self._known[key] = await self._urls.objects(ObjectRequest(method=Method.GET, key=key))
         return reply.url
+
+
+def _asking_to_put(stored: StoredObject, upload: str = "") -> ObjectRequest:
+    return ObjectRequest(method=Method.PUT, key=stored.key, size=stored.size, upload=upload)
+
+
+def _part_urls(parts: ObjectParts) -> PartUrls:
+    return PartUrls(parts.upload, parts.part_bytes, parts.urls)
+
+
+def _time_for(size: int, within_s: float) -> float:
+    """Seconds that an object of `size` bytes may take, where a small one may take `within_s`."""
+    return within_s + size / _MIN_BYTES_PER_S

@@ -19,8 +19,8 @@ class Microbatch:
 class Output:
     """Result of a FORWARD (for the next stage), or of a BACKWARD or LOSS (for the previous stage)."""
 
-    payload: bytes | None
-    """Wire bytes; None for the BACKWARD of stage 0, which sends nothing."""
+    payload: bytes | memoryview | None
+    """Wire bytes, where they lie on the host; None for the BACKWARD of stage 0, which sends nothing."""
     digest: str
     """BLAKE3 (hex) of the payload; without one, of the raw fp32 gradient at the embedding's output."""
     tokens: int

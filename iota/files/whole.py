@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def write_whole(
-    path: Path, data: bytes, *, durable: bool = False, mode: int = 0o666, replace: bool = True
+    path: Path, data: bytes | bytearray, *, durable: bool = False, mode: int = 0o666, replace: bool = True
 ) -> None:
     """Write `data` to the file `path`; arguments and errors are those of `whole_file`."""
     with whole_file(path, durable=durable, mode=mode, replace=replace) as part:

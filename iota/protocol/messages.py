@@ -346,6 +346,9 @@ class LeaveRequest(Frozen):
     reason: Annotated[str, Field(max_length=200)] = ""
 
 
+Url = Annotated[str, Field(max_length=4096)]
+
+
 class Method(StrEnum):
     """HTTP method that a presigned URL permits."""
 
@@ -354,16 +357,30 @@ class Method(StrEnum):
 
 
 class ObjectRequest(Frozen):
-    """POST /v1/objects: asks for a presigned URL for one key."""
+    """POST /v1/objects: asks for a presigned URL for one key, or for those of its parts."""
 
     method: Method
     key: Key
     size: Count = 0
     """Exact size in bytes; PUT only."""
+    upload: Annotated[str, Field(max_length=1024)] = ""
+    """PUT only: the upload whose parts have all been stored, so that the object is to be made of them."""
+
+
+class ObjectParts(Frozen):
+    """Leave to store a large object in parts: URL n is for part n, of `part_bytes`, the last of the rest."""
+
+    upload: Annotated[str, Field(min_length=1, max_length=1024)]
+    part_bytes: Annotated[int, Field(gt=0)]
+    urls: Annotated[tuple[Url, ...], Field(min_length=1, max_length=256)]
 
 
 class ObjectReply(Frozen):
     """A presigned URL, and the time at which it expires (Unix seconds)."""
 
-    url: Annotated[str, Field(max_length=4096)]
+    url: Url
+    """Empty where there are `parts`, and where an upload was to be completed."""
     expires: float
+    parts: ObjectParts | None = None
+    existed: bool = False
+    """The key had an object when its upload was to be completed: the caller compares the bytes."""

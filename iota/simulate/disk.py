@@ -6,9 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from iota.protocol.receipts import GENESIS, OpKey, OpKind, Receipt, ReceiptBatch
-from iota.simulate.pushes import FramesOnDisk
+from iota.protocol.frames import FrameName
+from iota.protocol.receipts import GENESIS, OpKey, OpKind, Receipt, ReceiptBatch, SignedHeader
+from iota.wire.transport import OutgoingFrame
 from miner.receipt_log import BATCH
+
+
+@dataclass
+class FramesOnDisk:
+    """The frames that one miner has made, and those that it has received."""
+
+    made: dict[FrameName, OutgoingFrame] = field(default_factory=dict)
+    kept: dict[FrameName, SignedHeader] = field(default_factory=dict)
+    bad: set[FrameName] = field(default_factory=set)
+    """Received ones that give NaN, as they were pushed."""
 
 
 @dataclass

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from iota.data.samples import needs_tokens
-from iota.protocol.events import Event, Plan, Reroute, StepClose, StoreFrame
+from iota.protocol.events import Event, StepClose
 from iota.protocol.frames import Direction, FrameKept, FrameName, FrameNotice
 from iota.protocol.merges import merge_output
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
-    BadValue,
     Capabilities,
     ExchangeRequest,
     JoinRequest,
@@ -26,12 +25,13 @@ from iota.simulate.device import VirtualDevice
 from iota.simulate.disk import VirtualDisk
 from iota.simulate.duties import report_of
 from iota.simulate.names import digest
-from iota.simulate.pushes import RouteBook
 from iota.simulate.receipts import commit_fields, op_fields
-from iota.wire.frame import frame_size, make_header
+from iota.wire.expectation import Expectation
+from iota.wire.frame import FrameHeader, frame_size, make_header
 from iota.wire.transport import OutgoingFrame
 from miner.core import effects, facts
 from miner.core.core import ReplicaCore
+from miner.core.schedule import Op
 
 if TYPE_CHECKING:
     from iota.simulate.swarm import VirtualSwarm
@@ -95,8 +95,8 @@ class VirtualMiner:
         self._inbox.clear()
         self.disk.continue_from(member.receipts, member.head)
         spec, stage = self.swarm.spec, member.stage
-        self.core = ReplicaCore(spec, stage, self.hotkey, needs_tokens(spec, stage))
-        self._book = RouteBook(self.hotkey, stage)
+        resumed = bool(self.disk.frames.kept)
+        self.core = ReplicaCore(spec, stage, self.hotkey, needs_tokens(spec, stage), resumed)
         newest = self.disk.newest_base
         if not member.resume:
             self.disk.begin_anew()
@@ -127,46 +127,42 @@ class VirtualMiner:
             if isinstance(event, StepClose):
                 self.swarm.check_close(event)
             self._take(facts.Heard(event))
-            self._follow(event)
 
-    def _follow(self, event: Event) -> None:
-        """What an event means for frames that are pushed."""
-        if (word := self._book.hear(event)) is not None:
-            self._send(effects.Say(reports=(word,)))
-        match event:
-            case Plan():
-                for planned in event.share.microbatches:
-                    self._use_kept((event.share.epoch, event.share.step, planned.microbatch))
-            case Reroute() if event.stage == self.core.stage and event.miner == self.hotkey:
-                self._use_kept((event.epoch, event.step, event.microbatch))
-            case Reroute() if event.stage != self.core.stage:
-                for frame in list(self._book.outputs(self.disk.frames, event)):
-                    self._perform(effects.SendFrame(frame, event.miner))
-            case StoreFrame():
-                self._perform(effects.SendAgain(event.name))
-            case _:
-                pass
-
-    def _use_kept(self, place: tuple[int, int, int]) -> None:
-        """Use the frames on disk that go into the ops of a microbatch."""
-        for name in list(self._book.inputs(self.disk.frames, place)):
-            self._arrive(name, self.disk.frames.kept[name])
-
-    def _arrive(self, name: FrameName, header: SignedHeader) -> None:
-        self._inputs.setdefault((name.step, name.microbatch), {})[name.direction] = header
-        self._take(facts.FrameArrived(name))
-
-    def take_pushed(self, name: FrameName, header: SignedHeader, sender: str) -> bool:
+    def take_pushed(self, signed: SignedHeader) -> bool:
         """Another miner pushes a frame. Whether this one has it now, which it acknowledges."""
-        kept = self.disk.frames.kept
-        if self.alive and name not in kept and self._book.expects(name, sender):
-            kept[name] = header
+        header, frames = FrameHeader.model_validate_json(signed.header), self.disk.frames
+        if not self.alive or self.core.expects(header) not in (Expectation.EXPECTED, Expectation.OVER):
+            return False
+        if self.core.expects(header) is Expectation.EXPECTED and header.name not in frames.kept:
+            frames.kept[header.name] = signed
             if self.swarm.rng.random() < self.swarm.deny_rate:
-                del kept[name]
-                self._later(0.0, lambda: self._take(facts.FrameLost(name, "its disk has lost it")))
-                return True
-            self._later(0.0, lambda: self._arrive(name, header))
-        return self.alive and name in kept
+                frames.bad.add(header.name)
+        if frames.kept.get(header.name) != signed:
+            return False
+        pushed = facts.Pushed(header.sender, digest(header.name, "pushed"))
+        self._later(0.0, lambda: self._arrive(facts.FrameArrived(header.name, pushed)))
+        return True
+
+    def _arrive(self, fact: facts.FrameArrived) -> None:
+        name = fact.name
+        if self.core.reads(fact):
+            self._inputs.setdefault((name.step, name.microbatch), {})[name.direction] = self.disk.frames.kept[
+                name
+            ]
+        self._take(fact)
+        self._listen()
+
+    def _find(self, effect: effects.FindFrames) -> facts.FramesSought:
+        """Look for frames of before on the disk."""
+        for name, sender in effect.frames:
+            signed = self.disk.frames.kept.get(name)
+            if signed is not None and FrameHeader.model_validate_json(signed.header).sender == sender:
+                self._arrive(facts.FrameArrived(name, facts.Pushed(sender, digest(name, "pushed"))))
+        return facts.FramesSought(tuple(name for name, _ in effect.frames))
+
+    def _deny(self, name: FrameName) -> None:
+        self.disk.frames.kept.pop(name, None)
+        self._inputs.get((name.step, name.microbatch), {}).pop(name.direction, None)
 
     def _take(self, fact: facts.Fact) -> None:
         for effect in self.core.take(fact):
@@ -195,6 +191,10 @@ class VirtualMiner:
                 self._end_later(self._committed_at - self.swarm.clock.now, lambda: self._commit(effect))
             case effects.ForgetEpoch():
                 self.disk.bases.pop(effect.epoch, None)
+            case effects.DenyFrame():
+                self._deny(effect.name)
+            case effects.LoseState():
+                raise AssertionError(effect.reason)
             case _:
                 self._end_later(self.swarm.links.delay(), lambda: self._fact_at_end_of(effect))
 
@@ -214,20 +214,20 @@ class VirtualMiner:
             case effects.ReadTokens():
                 return facts.TokensRead(effect.epoch, effect.step, effect.microbatch)
             case effects.FetchFrame(notice) if self.core.wants(effect):
-                name = notice.name
-                assert name in self.swarm.stored, "a frame was announced that is not in the store"
-                arrived = self._inputs.setdefault((name.step, name.microbatch), {})
-                arrived[name.direction] = self.swarm.frames[name]
-                return facts.FrameArrived(name)
-            case effects.SendFrame(frame) if self.core.wants(effect):
-                return facts.FrameStored(self._sent(frame))
+                return self._fetched(notice.name)
+            case effects.FindFrames():
+                return self._find(effect)
+            case effects.SendFrame(frame, to) if self.core.wants(effect):
+                return facts.FrameStored(self._sent(frame, to))
             case effects.SendFrame(frame):
                 return facts.FrameNotStored(frame.notice.name)
-            case effects.SendAgain(name) if (made := self.disk.frames.made.get(name)) is not None:
-                if not self.core.wants(effects.SendFrame(made, "")):
-                    return facts.FrameNotStored(name)
+            case effects.ResendFrame(name, to) if self.core.wants(effect):
+                return facts.FrameStored(self._sent(self.disk.frames.made[name], to))
+            case effects.SendAgain(name) if self.core.wants(effect):
                 self.swarm.stored.add(name)
-                return facts.FrameStored(made.notice)
+                return facts.FrameStored(self.disk.frames.made[name].notice)
+            case effects.ResendFrame(name) | effects.SendAgain(name):
+                return facts.FrameNotStored(name)
             case effects.FetchBase():
                 return self._store_base(effect.epoch, effect.digest)
             case effects.ApplyMerge():
@@ -242,11 +242,22 @@ class VirtualMiner:
             case _:
                 return None
 
-    def _sent(self, frame: OutgoingFrame) -> FrameNotice:
-        """Push a frame to who is to have it now, or store it. The notice to say."""
-        name, to = frame.notice.name, self._book.receiver(frame.notice.name)
-        pushed = name not in self._book.to_store and self.swarm.rng.random() < self.swarm.push_rate
-        if pushed and self.swarm.miners[to].take_pushed(name, self.swarm.frames[name], self.hotkey):
+    def _fetched(self, name: FrameName) -> facts.FrameArrived:
+        """A frame has come from the store. The first one of its name stands, unless that was denied."""
+        assert name in self.swarm.stored, "a frame was announced that is not in the store"
+        frames = self.disk.frames
+        frames.bad.discard(name)
+        signed = frames.kept.setdefault(name, self.swarm.frames[name])
+        fact = facts.FrameArrived(name)
+        if self.core.reads(fact):
+            self._inputs.setdefault((name.step, name.microbatch), {})[name.direction] = signed
+        return fact
+
+    def _sent(self, frame: OutgoingFrame, to: str) -> FrameNotice:
+        """Push a frame to its receiver, or store it. The notice to say."""
+        name = frame.notice.name
+        pushed = self.swarm.rng.random() < self.swarm.push_rate
+        if pushed and self.swarm.miners[to].take_pushed(self.swarm.frames[name]):
             return frame.notice.model_copy(update={"kept": FrameKept(receiver=to, signature="00" * 64)})
         self.swarm.stored.add(name)
         return frame.notice
@@ -270,7 +281,6 @@ class VirtualMiner:
         return facts.BaseHeld(epoch, self.disk.bases[epoch])
 
     def _send(self, effect: effects.Say) -> None:
-        said = tuple(each for report in effect.reports for each in self._in_order(report))
         if effect.receipts:
             self._announced = self.disk.count  # as in the miner, a merged part goes out with its receipt
 
@@ -279,17 +289,13 @@ class VirtualMiner:
                 cursor=self._cursor,
                 receipts=self.disk.batch(self._announced, lambda head: "00" * 64),
                 frames=effect.frames,
-                reports=said,
+                reports=effect.reports,
             )
             for _ in range(self.swarm.links.copies()):
                 self.swarm.exchange(self.hotkey, request)
             self.poll()
 
         self._later(self.swarm.links.delay(), post)
-
-    def _in_order(self, report: Report) -> tuple[Report, ...]:
-        """What is to be said in the place of a report: of NaN from pushed inputs, that these are missing."""
-        return self._book.doubt(self.disk.frames, report) if isinstance(report, BadValue) else (report,)
 
     # ---- ops -------------------------------------------------------------------------------------
 
@@ -307,7 +313,7 @@ class VirtualMiner:
 
     def _op_result(self, effect: effects.RunOp) -> facts.OpDone | facts.OpBad:
         op = effect.op
-        if self.device.gives_nan(op):
+        if self.device.gives_nan(op) or self._reads_bad(op):
             return facts.OpBad(op)
         arrived = self._inputs.get((op.step, op.microbatch), {})
         self.disk.record(
@@ -323,6 +329,17 @@ class VirtualMiner:
         elif op.kind in (OpKind.BACKWARD, OpKind.LOSS):
             self._ran.setdefault(op.step, []).append((op.microbatch, op.attempt))
         return facts.OpDone(op, self._frame(effect))
+
+    def _reads_bad(self, op: Op) -> bool:
+        """Whether an input of the op gives NaN, as it was pushed."""
+        arrived = self._inputs.get((op.step, op.microbatch), {})
+        read = [arrived.get(Direction.FORWARD), arrived.get(Direction.BACKWARD)]
+        names = {FrameHeader.model_validate_json(signed.header).name for signed in read if signed is not None}
+        gradient = op.kind is OpKind.BACKWARD
+        bad = {
+            name for name in names & self.disk.frames.bad if gradient or name.direction is Direction.FORWARD
+        }
+        return op.kind is not OpKind.STEP and bool(bad)
 
     def _commit(self, effect: effects.WriteCommit) -> facts.Committed | None:
         """Commit to a version; no more in an epoch that the replica has left."""
@@ -343,9 +360,11 @@ class VirtualMiner:
             return None
         op = effect.op
         name = FrameName.of(op.key, self.core.stage)
-        size = frame_size(self.swarm.spec, name, self.hotkey, effect.receiver)
-        spec, payload = self.swarm.spec, digest(self.core.stage, op.key)
-        header = make_header(spec, name, payload, self.hotkey, effect.receiver).canonical().decode()
-        self.swarm.frames[name] = SignedHeader(header=header, signature="00" * 64)
-        frame = OutgoingFrame(FrameNotice(name=name, digest=digest(name), size=size), b"")
-        return self.disk.frames.made.setdefault(name, frame)
+        made = self.disk.frames.made
+        if name not in made:  # one that an earlier process made is sent as it is
+            spec, size = self.swarm.spec, frame_size(self.swarm.spec, name, self.hotkey, effect.receiver)
+            payload = digest(self.core.stage, op.key)
+            header = make_header(spec, name, payload, self.hotkey, effect.receiver).canonical().decode()
+            self.swarm.frames[name] = SignedHeader(header=header, signature="00" * 64)
+            made[name] = OutgoingFrame(FrameNotice(name=name, digest=digest(name, "pushed"), size=size), b"")
+        return made[name]

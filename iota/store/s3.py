@@ -7,14 +7,15 @@ signed here, so that they have the same bounds as everywhere else. `S3Modes` say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.checks import Check
+from iota.store.part_urls import PartUrls, is_large, part_bytes, part_sizes
 from iota.store.s3_api import S3Api
-from iota.store.s3_modes import AWS, CreateOnce, S3Modes
+from iota.store.s3_modes import AWS, CreateOnce, Parts, S3Modes
 from iota.store.s3_probe import probe
 from iota.store.store import (
     GET_S,
@@ -23,12 +24,15 @@ from iota.store.store import (
     ObjectExists,
     ObjectInfo,
     ObjectMissing,
+    StoreError,
     put_s,
 )
 from iota.store.transfer import ObjectClient
 
 MAX_PUT: Final = 5 << 30
-"""S3's bound of an object that is stored, or copied, by one request. Uploads in parts are not offered."""
+"""S3's bound of an object that is stored, or copied, by one request."""
+_PART_URL_S: Final = 3600.0
+"""Life of the URLs by which parts are stored with credentials."""
 HEAD_S: Final = 60.0
 """Deadline of a HEAD."""
 INCOMING: Final = ".incoming/"
@@ -59,8 +63,8 @@ class S3Store:
         self._api = S3Api(bucket, endpoint_url, region)
         self._api.modes = modes
         self._objects = ObjectClient()
-        self._taken: dict[str, asyncio.Task[int | None]] = {}
-        """Uploads that are being taken in, by key: one at a time, whoever asks."""
+        self._busy: dict[str, asyncio.Task[int | None]] = {}
+        """What is being made by credentials, by key: one at a time, whoever asks."""
 
     @property
     def modes(self) -> S3Modes:
@@ -69,7 +73,7 @@ class S3Store:
 
     @property
     def max_object(self) -> int:
-        return MAX_PUT
+        return MAX_PUT if self.modes.parts is Parts.NONE else MAX_OBJECT
 
     @property
     def max_expiry_s(self) -> float:
@@ -84,13 +88,36 @@ class S3Store:
     def presign_get(self, key: str, expires_s: float) -> str:
         return self._api.url("get_object", self._key(key), expires_s)
 
+    def in_parts(self, size: int) -> bool:
+        return is_large(size) and self.modes.parts is not Parts.NONE
+
+    async def begin_parts(self, key: str, size: int, expires_s: float) -> PartUrls:
+        return await asyncio.to_thread(self._begin_parts, self._key(key), size, expires_s)
+
+    async def end_parts(self, key: str, size: int, upload: str) -> bool:
+        ended = await self._alone(key, f"{upload} {size}", lambda: self._end_parts(key, size, upload))
+        return ended is not None
+
     async def put(self, key: str, data: bytes) -> None:
+        if self.in_parts(len(data)):
+            await self._put_parts(key, data)
+            return
         deadline_s = put_s(len(data))
         url = self._api.put_url(self._key(key), len(data), deadline_s, once=not self._copies)
         with _bucket_named(self._bucket):
             there = self._copies and await self.size(key) is not None
             if there or not await self._objects.put(url, data, deadline_s):
                 await self._compare(key, data)
+
+    async def _put_parts(self, key: str, data: bytes) -> None:
+        async def urls() -> PartUrls:
+            return await self.begin_parts(key, len(data), _PART_URL_S)
+
+        if await self.size(key) is None:
+            upload = await self._objects.put_parts(await urls(), data, put_s(len(data)), urls)
+            if await self.end_parts(key, len(data), upload):
+                return
+        await self._compare(key, data)
 
     async def _compare(self, key: str, data: bytes) -> None:
         if await self.get(key) != data:
@@ -102,20 +129,29 @@ class S3Store:
 
     async def size(self, key: str) -> int | None:
         """As in `ObjectStore`. Without conditions, the first look takes in what a member has uploaded."""
+        if key in self._busy:
+            await asyncio.wait([self._busy[key]])  # what is being made may be gone, or come, in a moment
         found = await self._size(self._key(key))
         if found is not None or not self._copies:
             return found
-        taking = self._taken.get(key)
-        if taking is None:
-            taking = self._taken[key] = asyncio.create_task(self._take_in(key))
+        return await self._alone(key, "take in", lambda: self._take_in(key))
+
+    async def _alone(
+        self, key: str, what: str, work: Callable[[], Coroutine[None, None, int | None]]
+    ) -> int | None:
+        """What comes of `work`, or of the same `what` on this key under way; other work ends first."""
+        while (busy := self._busy.get(key)) is not None and busy.get_name() != what:
+            await asyncio.wait([busy])
+        if busy is None:
+            busy = self._busy[key] = asyncio.create_task(work(), name=what)
 
             def ended(task: asyncio.Task[int | None]) -> None:
-                del self._taken[key]
+                del self._busy[key]
                 if not task.cancelled():
                     task.exception()  # who asked may have gone
 
-            taking.add_done_callback(ended)
-        return await asyncio.shield(taking)  # a second copy must not begin while one is under way
+            busy.add_done_callback(ended)
+        return await asyncio.shield(busy)  # it goes on without who asked: nothing else may begin meanwhile
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         return await asyncio.to_thread(self._list, validate_prefix(prefix))
@@ -131,8 +167,8 @@ class S3Store:
         return checks
 
     async def close(self) -> None:
-        for taking in self._taken.values():
-            taking.cancel()
+        for busy in self._busy.values():
+            busy.cancel()
         await self._objects.close()
         await asyncio.to_thread(self._api.client.close)
 
@@ -159,6 +195,37 @@ class S3Store:
         await asyncio.to_thread(self._api.delete_one, upload)
         return await self._size(target)
 
+    def _begin_parts(self, whole_key: str, size: int, expires_s: float) -> PartUrls:
+        upload = self._api.begin_upload(whole_key)
+        urls = (
+            self._api.url(
+                "upload_part", whole_key, expires_s, UploadId=upload, PartNumber=number, ContentLength=each
+            )
+            for number, each in enumerate(part_sizes(size), 1)
+        )
+        return PartUrls(upload, part_bytes(size), tuple(urls))
+
+    async def _end_parts(self, key: str, size: int, upload: str) -> int | None:
+        """The size of the object that was made of its parts; None if there was another before."""
+        whole_key = self._key(key)
+        try:
+            parts = await asyncio.to_thread(self._api.parts, whole_key, upload)
+        except ObjectMissing:
+            if await self._size(whole_key) == size:  # an earlier answer was lost
+                return size
+            raise
+        if [(part.number, part.size) for part in parts] != list(enumerate(part_sizes(size), 1)):
+            raise StoreError(f"what was stored of {key} are not the parts of an object of {size} bytes")
+        once = self.modes.parts is Parts.CONDITION
+        try:
+            if await self._size(whole_key) is not None:
+                raise ObjectExists(key)
+            await asyncio.to_thread(self._api.complete_upload, whole_key, upload, parts, once=once)
+        except ObjectExists:
+            await asyncio.to_thread(self._api.abort_uploads, whole_key)
+            return None
+        return await self._size(whole_key)
+
     def _list(self, folder: str) -> Listing:
         found = (
             ObjectInfo(item.key.removeprefix(self._prefix), item.size)
@@ -172,6 +239,8 @@ class S3Store:
         keys = [self._prefix + item.key for item in self._list(folder)]
         uploads = self._api.list(f"{self._prefix}{INCOMING}{folder}") if self._copies else []
         self._api.delete([*keys, *(item.key for item in uploads)])
+        if self.modes.parts is not Parts.NONE:
+            self._api.abort_uploads(self._prefix + folder)
         return len(keys)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from iota.console.counts import counted
@@ -25,12 +26,22 @@ from iota.store.store import (
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 _DELETE_BATCH: Final = 1000
 """S3's bound on the keys of one request."""
 _CREDENTIALS: Final = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken")
 _SKEW: Final = ("RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture")
 _CHECKSUM_FIELDS: Final = ("x-amz-checksum-crc32", "x-amz-sdk-checksum-algorithm")
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """A part that was stored: its number from 1, its size in bytes, and the service's tag of its content."""
+
+    number: int
+    size: int
+    tag: str
 
 
 class S3Api:
@@ -97,6 +108,45 @@ class S3Api:
             self.client.copy_object(
                 Bucket=self.bucket, Key=target, CopySource={"Bucket": self.bucket, "Key": source}
             )
+
+    def begin_upload(self, key: str) -> str:
+        """Begin to store an object in parts, or go on with it: the name of the upload."""
+        with typed_errors(key):
+            begun = next((upload for found, upload in self._uploads(key) if found == key), None)
+            return begun or self.client.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
+
+    def parts(self, key: str, upload: str) -> Sequence[PartInfo]:
+        """What has been stored of an upload, in order. Raises ObjectMissing where there is no such upload."""
+        with typed_errors(key):
+            pages = self.client.get_paginator("list_parts").paginate(
+                Bucket=self.bucket, Key=key, UploadId=upload
+            )
+            return [
+                PartInfo(part["PartNumber"], part["Size"], part["ETag"])
+                for page in pages
+                for part in page.get("Parts", [])
+            ]
+
+    def complete_upload(self, key: str, upload: str, parts: Sequence[PartInfo], *, once: bool) -> None:
+        """Make an object of its parts. With `once` raises ObjectExists where there is one."""
+        named: list[CompletedPartTypeDef] = [{"PartNumber": p.number, "ETag": p.tag} for p in parts]
+        how: dict[str, Any] = {"IfNoneMatch": "*"} if once else {}
+        with typed_errors(key):
+            self.client.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": named}, **how
+            )
+
+    def abort_uploads(self, folder: str) -> None:
+        """Forget what has been stored of objects below `folder` (or of one key) that were not completed."""
+        with typed_errors(folder):
+            for key, upload in self._uploads(folder):
+                self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+
+    def _uploads(self, folder: str) -> Sequence[tuple[str, str]]:
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self.bucket, Prefix=folder
+        )
+        return [(each["Key"], each["UploadId"]) for page in pages for each in page.get("Uploads", [])]
 
     def _sum_deletion(self, request: Any, **_: object) -> None:
         if self.modes.deletes is not Deletes.BATCH_MD5:

@@ -27,6 +27,17 @@ class Deletes(StrEnum):
     ONE_BY_ONE = "one by one"
 
 
+class Parts(StrEnum):
+    """How an object that is stored in parts is kept from overwriting another when it is completed."""
+
+    CONDITION = "condition"
+    """`If-None-Match: *` at its completion, after a look."""
+    LOOK = "look"
+    """A look alone: who has credentials completes, and nobody else can write to such a key by then."""
+    NONE = "none"
+    """No object is stored in parts."""
+
+
 @dataclass(frozen=True)
 class S3Modes:
     """The way that one service is used. The defaults are those of AWS."""
@@ -35,8 +46,7 @@ class S3Modes:
     deletes: Deletes = Deletes.BATCH
     max_expiry_s: int = MAX_EXPIRY_S
     """Longest life of a URL that the service takes, in seconds."""
-    multipart: bool = True
-    """Whether objects may be stored in parts."""
+    parts: Parts = Parts.CONDITION
 
 
 AWS: Final = S3Modes()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from iota.http import Answer, HttpClient, NoAnswer
 from iota.store.checks import CHECK_FOLDER, Check, State
-from iota.store.s3_api import S3Api, typed_errors
-from iota.store.s3_modes import MAX_EXPIRY_S, CreateOnce, Deletes, S3Modes
+from iota.store.s3_api import PartInfo, S3Api, typed_errors
+from iota.store.s3_modes import MAX_EXPIRY_S, CreateOnce, Deletes, Parts, S3Modes
 from iota.store.store import ObjectExists, StoreError, StoreUnavailable, UrlRefused
 
 _TRIAL_S: Final = 30.0
@@ -80,6 +80,7 @@ class _Probe:
         if not await self._puts():
             return
         await self._create_once()
+        await self._parts()
         await self._sizes_and_signatures()
         await self._reads()
         await self._deletes()
@@ -143,6 +144,47 @@ class _Probe:
         except StoreError as error:
             copied, said = False, _short(error)
         self.found("copy", copied, said, "nothing keeps an object from being overwritten", State.FATAL)
+
+    async def _parts(self) -> None:
+        """Whether an object can be stored in parts, and whether its completion can be held to a condition."""
+        api = self._api
+        try:
+            parts = await self._sent_part("fifth")
+            await asyncio.to_thread(api.complete_upload, self._key("fifth"), *parts, once=False)
+            works = (await self._send("GET", self._url("get_object", "fifth"))).body == _DATA
+            said = "presigned parts, one object"
+        except StoreError as error:
+            works, said = False, _short(error)
+        self.found("parts", works, said, "an object has at most 5 GiB, and goes by one request")
+        api.modes = replace(api.modes, parts=Parts.LOOK if works else Parts.NONE)
+        if works:
+            await self._parts_once()
+
+    async def _parts_once(self) -> None:
+        upload, parts = await self._sent_part("third")
+        try:
+            await asyncio.to_thread(self._api.complete_upload, self._key("third"), upload, parts, once=True)
+            held, said = False, "an object was overwritten all the same"
+        except ObjectExists:
+            held, said = True, "If-None-Match: * is refused for a key that exists"
+        except StoreError as error:
+            held, said = False, f"If-None-Match: * {_short(error)}"
+        self.found("create once, parts", held, said, "the orchestrator looks before it completes an object")
+        await asyncio.to_thread(self._api.abort_uploads, self._folder)
+        if held:
+            self._api.modes = replace(self._api.modes, parts=Parts.CONDITION)
+
+    async def _sent_part(self, name: str) -> tuple[str, Sequence[PartInfo]]:
+        """An upload with its only part, which was stored by URL."""
+        api, key = self._api, self._key(name)
+        upload = await asyncio.to_thread(api.begin_upload, key)
+        if await asyncio.to_thread(api.begin_upload, key) != upload:
+            raise StoreError("list: an upload that was begun is not listed")
+        how = {"UploadId": upload, "PartNumber": 1, "ContentLength": len(_DATA)}
+        answer = await self._send("PUT", api.url("upload_part", key, _URL_S, **how), _DATA)
+        if answer.status >= 300:
+            raise StoreError(f"PUT: {_status(answer)}")
+        return upload, await asyncio.to_thread(api.parts, key, upload)
 
     async def _sizes_and_signatures(self) -> None:
         longer = await self._send("PUT", self._put_url("longer"), _DATA + b"x")

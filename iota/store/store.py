@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from iota.store.checks import Check
+from iota.store.part_urls import PartUrls
 
 MAX_OBJECT = 1 << 37
 """Largest object, in bytes (128 GiB): weights and two moments of 11 billion parameters in fp32."""
@@ -93,6 +94,23 @@ class ObjectStore(Protocol):
 
     def presign_get(self, key: str, expires_s: float) -> str:
         """URL that reads `key`, valid for `expires_s` seconds. No I/O."""
+        ...
+
+    def in_parts(self, size: int) -> bool:
+        """Whether an object of `size` bytes is to be stored in parts, and not by one URL."""
+        ...
+
+    async def begin_parts(self, key: str, size: int, expires_s: float) -> PartUrls:
+        """URLs for the parts of `key`, valid for `expires_s` seconds; of the same upload if asked again."""
+        ...
+
+    async def end_parts(self, key: str, size: int, upload: str) -> bool:
+        """Create `key` of its parts. False if it existed, with these or other bytes. May be repeated.
+
+        Raises:
+            ObjectMissing: there is no such upload.
+            StoreError: what was stored are not the parts of an object of `size` bytes.
+        """
         ...
 
     async def put(self, key: str, data: bytes) -> None:

@@ -22,6 +22,8 @@ from iota.http import (
     read_bounded,
 )
 from iota.retry import Backoff
+from iota.store.part_urls import PartUrls
+from iota.store.parts import PartsPut
 from iota.store.ranges import LARGE, Broken, LargeRead, RangeOutside, Renew
 from iota.store.store import (
     ObjectExists,
@@ -95,6 +97,24 @@ class ObjectClient:
         except ObjectExists:
             return False
         return True
+
+    async def put_parts(
+        self, urls: PartUrls, data: Data, deadline_s: float, renew: Callable[[], Awaitable[PartUrls]]
+    ) -> str:
+        """Store an object in parts within `deadline_s`; the name of the upload that is to be completed.
+
+        `renew` replaces URLs that expire meanwhile.
+
+        Raises:
+            ObjectMissing: the upload is gone.
+            UrlRefused, StoreFull, StoreUnavailable, StoreError
+        """
+
+        async def send(url: str, part: memoryview) -> None:
+            await self.put(url, part, deadline_s)
+
+        async with _within(deadline_s, "PUT", urls.urls[0]):
+            return await PartsPut(send, memoryview(data).cast("B"), urls, renew).put()
 
     async def get(
         self,

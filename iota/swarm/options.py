@@ -10,7 +10,7 @@ from iota.codec import codec_names
 from iota.settings import Settings, setting
 from iota.settings.declaration import flag_name
 from iota.settings.kinds import Folder, Threads
-from iota.settings.roles import MAX_PASSES
+from iota.settings.roles import MAX_PASSES, Ways
 from iota.spec import MAX_INTEGER, OptimizerKind, Pipeline, RunSpec, WireDtype
 from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
 
@@ -150,5 +150,6 @@ class UpOptions(Settings):
     compare: bool = setting(False, "Measure one plain process too.")
     threads: Threads = setting(1, "CPU threads of each node.", ge=1)
     device: str = setting("cpu", "Where nodes compute: cpu, cuda ...")
+    transport: Ways = setting(Ways.DIRECT, "How frames travel: direct, iroh, store or auto.")
     max_passes: float = setting(MAX_PASSES, "Most passes over the training data.", gt=0)
     port: int | None = setting(None, "The orchestrator's port.", unset="any free one", ge=1, le=65535)

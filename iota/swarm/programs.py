@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iota.settings.roles import MAX_PASSES
+from iota.settings.roles import MAX_PASSES, Ways
 from iota.swarm.ports import HOST
 from iota.swarm.preparation import ORCHESTRATOR, VALIDATOR, WALLET, miner_names
 from iota.swarm.processes import Program
@@ -45,6 +45,7 @@ class Programs:
     threads: int
     device: str
     max_passes: float = MAX_PASSES
+    transport: Ways = Ways.DIRECT
 
     def url(self, server: str) -> str:
         """Base URL of a server of `SERVERS`."""
@@ -77,18 +78,9 @@ class Programs:
 
     def miners(self, count: int) -> list[Program]:
         """One miner for each replica of each stage."""
+        links = ("--listen", f"{HOST}:0", "--transport", self.transport)
         return [
-            self._node(
-                name,
-                "miner.cli:main",
-                "--device",
-                self.device,
-                "--listen",
-                f"{HOST}:0",
-                "--transport",
-                "direct",
-            )
-            for name in miner_names(count)
+            self._node(name, "miner.cli:main", "--device", self.device, *links) for name in miner_names(count)
         ]
 
     def validator(self, name: str = VALIDATOR) -> Program:

@@ -83,7 +83,9 @@ class SwarmUp:
             SERVERS, self._run_dir.info().get("ports", {}), {ORCHESTRATOR: self._command.port}
         )
         command = self._command
-        programs = Programs(self._run_dir, ports, command.threads, command.device, command.max_passes)
+        programs = Programs(
+            self._run_dir, ports, command.threads, command.device, command.max_passes, command.transport
+        )
         layout = (self._run_dir.saved_spec() or self._options.draft_spec()).layout
         validators = (VALIDATOR,) if command.validator else ()
         crew = make_crew(self._run_dir.wallets, layout.stages * layout.replicas, validators)

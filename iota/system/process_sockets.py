@@ -21,7 +21,7 @@ async def start_with_socket(
 ) -> tuple[asyncio.subprocess.Process, socket.socket]:
     """Run `python -m MODULE SOCKET ARGUMENTS...`, in a process group of its own, `stderr` a pipe.
 
-    Returns the process and the parent's end of the socket; the child opens its own by `shared_socket(SOCKET)`.
+    Returns the process and the parent's end; the child opens its own by `shared_socket(SOCKET)`.
 
     Raises:
         OSError: the process cannot be started.

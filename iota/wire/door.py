@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -23,6 +23,7 @@ from iota.wire.arrivals import Arrivals
 from iota.wire.expectation import EarliestStep, Expectation, Expects
 from iota.wire.frame import FrameError, FrameHeader, read_head
 from iota.wire.link import DoorRefused, Refusal
+from iota.wire.receiving_room import Place, ReceivingRoom, RoomLimits
 from iota.wire.transport import IncomingFrame
 
 EARLY_S: Final = 10.0
@@ -33,6 +34,8 @@ _EARLY: Final = 256
 """Those of all senders: heads without payloads."""
 _STRANGERS: Final = 64
 """Those of senders that this miner has not met: anybody can sign a frame."""
+_ROOM: Final = RoomLimits(peer_bytes=64 << 20, total_bytes=256 << 20, reserve_bytes=64 << 20)
+"""29 frames of 2.2 MB from each peer and direction, four times that from all."""
 _KEPT: Final = 1 << 13
 """Acknowledgements that are remembered, to be given again: those of several steps."""
 
@@ -58,6 +61,10 @@ class FrameDoor:
         self._knows, self._arrivals = knows, arrivals
         self._kept: LRUCache[FrameName, tuple[bytes, bytes]] = LRUCache(_KEPT)
         """Head and acknowledgement of frames that are on disk."""
+        self._room = ReceivingRoom(_ROOM)
+        self._places: dict[bytes, list[Place]] = {}
+        """By head: frames that are being read or taken. Two links may bring one at a time."""
+        self._waiting: dict[Place, asyncio.Future[None]] = {}
         self._answers: set[asyncio.Future[str | None]] = set()
         """Of frames that the miner checks and writes now."""
         self._early: Counter[str] = Counter()
@@ -70,6 +77,7 @@ class FrameDoor:
         """Frames that came before their plan may be expected now."""
         self._changed.set()
         self._changed = asyncio.Event()
+        self._let_in(self._room.open_from(self._earliest()))
 
     def close(self) -> None:
         """Refuse everything from now on."""
@@ -77,6 +85,7 @@ class FrameDoor:
         for answer in self._answers:
             if not answer.done():
                 answer.set_result(SHUT)
+        self._let_in([*self._waiting])
         self.expectations_changed()
 
     async def admit(self, head: bytes, size: int) -> bytes | None:
@@ -93,9 +102,23 @@ class FrameDoor:
         await self._expected(header)
         if (known := self._known(header, head)) is not None:
             return known
+        await self._find_room(header, head, size)
         return None
 
     async def take(self, head: bytes, data: bytes) -> bytes:
+        try:
+            return await self._keep(head, data)
+        finally:
+            self.give_up(head)
+
+    def give_up(self, head: bytes) -> None:
+        if places := self._places.get(head):
+            place = places.pop()
+            if not places:
+                del self._places[head]
+            self._let_in(self._room.release(place))
+
+    async def _keep(self, head: bytes, data: bytes) -> bytes:
         header = read_head(head, self._spec)
         digest = await asyncio.to_thread(lambda: blake3(data).hexdigest())
         notice = FrameNotice(name=header.name, digest=digest, size=len(data))
@@ -119,13 +142,6 @@ class FrameDoor:
         signature = self._sign(signing_bytes(KEPT_DOMAIN, statement))
         self._kept[header.name] = (head, signature)
         return signature
-
-    def give_up(self, head: bytes) -> None:
-        pass
-
-    def forget(self, name: FrameName) -> None:
-        """A frame that was kept cannot be used: it is not acknowledged again."""
-        self._kept.pop(name, None)
 
     def _known(self, header: FrameHeader, head: bytes) -> bytes | None:
         """The acknowledgement, if this frame was kept. Raises DoorRefused where another of its name was."""
@@ -175,6 +191,31 @@ class FrameDoor:
             self._early[sender] -= 1
             if not self._early[sender]:
                 del self._early[sender]
+
+
+    async def _find_room(self, header: FrameHeader, head: bytes, size: int) -> None:
+        """Returns once the frame may be read. Raises DoorRefused."""
+        place = self._room.ask(header.sender, header.name, size)
+        if place is None:
+            raise DoorRefused(Refusal.LATER, "there is no room for it now")
+        try:
+            if not place.reading:
+                self._waiting[place] = asyncio.get_running_loop().create_future()
+                await self._waiting[place]
+            if self.closed:
+                raise DoorRefused(Refusal.LATER, SHUT)
+        except BaseException:
+            self._let_in(self._room.release(place))
+            raise
+        finally:
+            self._waiting.pop(place, None)
+        self._places.setdefault(head, []).append(place)
+
+    def _let_in(self, places: Iterable[Place]) -> None:
+        for place in places:
+            waiter = self._waiting.get(place)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
 
 class Doorway:

@@ -71,8 +71,7 @@ class Frame:
 
     def encoded(self) -> bytes:
         """The bytes that it was decoded from."""
-        text = self.header.canonical()
-        return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(text)), text, self.signature, self.payload))
+        return _joined(self.header.canonical(), self.signature, self.payload)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class CheckedFrame:
 
     header: FrameHeader
     signature: bytes
-    data: bytes
+    data: bytes | bytearray
     """All of it."""
     start: int
     """First byte of the payload."""
@@ -124,9 +123,13 @@ def frame_size(spec: RunSpec, name: FrameName, sender: str, receiver: str) -> in
     return PREFIX_BYTES + len(header) + SIGNATURE_BYTES + payload_size(spec)
 
 
-def encode_frame(header: FrameHeader, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
-    """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given."""
-    return Frame(header, sign(signing_bytes(DOMAIN, header.canonical())), payload).encoded()
+def encode_frame(header: FrameHeader, payload: bytes | memoryview, sign: Callable[[bytes], bytes]) -> bytes:
+    """The bytes of a frame. `sign` makes the sender's 64-byte signature over the bytes it is given.
+
+    They are the one copy of the payload that is made.
+    """
+    text = header.canonical()
+    return _joined(text, sign(signing_bytes(DOMAIN, text)), payload)
 
 
 def is_signed(header: bytes, signature: bytes, hotkey: str, verify: Verify = signatures.verify) -> bool:
@@ -140,7 +143,7 @@ def decode_frame(data: bytes, spec: RunSpec) -> Frame:
     return Frame(found.header, found.signature, bytes(found.payload))
 
 
-def check_frame(data: bytes, spec: RunSpec) -> CheckedFrame:
+def check_frame(data: bytes | bytearray, spec: RunSpec) -> CheckedFrame:
     """Parse a frame and check its size, form, shape, digest and signature. Raises FrameError.
 
     The caller must check that this sender was to send this frame.
@@ -154,7 +157,7 @@ def check_frame(data: bytes, spec: RunSpec) -> CheckedFrame:
     return CheckedFrame(header, bytes(data[body - SIGNATURE_BYTES : body]), data, body)
 
 
-def head_size(data: bytes) -> int:
+def head_size(data: bytes | bytearray) -> int:
     """Bytes of a frame before its payload, by its first `PREFIX_BYTES`. Raises FrameError."""
     if len(data) < PREFIX_BYTES:
         raise FrameError("shorter than a frame's prefix")
@@ -186,6 +189,10 @@ def read_head(head: bytes, spec: RunSpec) -> FrameHeader:
     if not is_signed(text, signature, header.sender):
         raise FrameError("the header is not signed by its sender")
     return header
+
+
+def _joined(header: bytes, signature: bytes, payload: bytes | memoryview) -> bytes:
+    return b"".join((_PREFIX.pack(MAGIC, FRAME_VERSION, len(header)), header, signature, payload))
 
 
 def _signed(header: FrameHeader, signature: bytes) -> SignedHeader:

@@ -115,7 +115,8 @@ class IrohArrivals:
     async def _through_the_door(
         self, number: int, arrival: _Arrival, head: bytes, size: int, pipe: Pipe
     ) -> bytes:
-        await self._door.admit(head, size)
+        if (known := await self._door.admit(head, size)) is not None:
+            return known
         try:
             arrival.buffer = bytearray(size)
             arrival.buffer[: len(head)] = head

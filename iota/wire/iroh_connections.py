@@ -15,15 +15,16 @@ from typing import Any, Final
 import iroh
 
 from iota.wire.accept_limits import AcceptLimits
+from iota.wire.iroh_live import Live, PeerAddress, path_of
 from iota.wire.iroh_options import (
     ALPN,
     MAX_CONNECTIONS,
     MAX_HANDSHAKES,
     MAX_OF_ONE_KEY,
-    MAX_SENT_STREAMS,
     MAX_STREAMS,
     IrohOptions,
 )
+from iota.wire.iroh_seen import hear_seen, tell_seen
 from iota.wire.iroh_tasks import Tasks
 
 WANTED_S: Final = 600.0
@@ -39,61 +40,6 @@ _LONGEST_PAUSE_S: Final = 30.0
 
 class NotReached(Exception):
     """There is no connection to the peer."""
-
-
-@dataclass(frozen=True)
-class PeerAddress:
-    """Where a peer is dialled."""
-
-    key: str
-    relay: str | None
-    addresses: tuple[str, ...]
-
-    def form(self) -> iroh.EndpointAddr:
-        """Itself for the library. Raises IrohError for what is malformed."""
-        return iroh.EndpointAddr(
-            iroh.EndpointId.from_bytes(bytes.fromhex(self.key)), self.relay, list(self.addresses)
-        )
-
-
-@dataclass
-class Live:
-    """An open connection."""
-
-    connection: iroh.Connection
-    key: str
-    dialled: bool
-    used_at: float
-    heard_at: float
-    heard: int = 0
-    """Datagrams received until `heard_at`."""
-    coming: int = 0
-    """Frames under way from the peer."""
-    refused: int = 0
-    """Streams that were over the bound."""
-    sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_SENT_STREAMS))
-    """Taken by frames under way to the peer."""
-    going: int = 0
-
-    @property
-    def open(self) -> bool:
-        """Whether the library has not seen its end."""
-        return self.connection.close_reason() is None
-
-    @property
-    def busy(self) -> bool:
-        """Whether frames are under way in it."""
-        return bool(self.coming or self.going)
-
-    def close(self, why: str) -> None:
-        """Close it; the peer is told why."""
-        self.connection.close(1, why.encode())
-
-    def hear(self, now: float) -> None:
-        """Note whether anything came since the last call."""
-        heard = self.connection.stats().udp_rx_datagrams
-        if heard != self.heard:
-            self.heard, self.heard_at = heard, now
 
 
 @dataclass
@@ -191,7 +137,7 @@ class Connections:
     def status(self) -> list[dict[str, Any]]:
         """Each connected peer with the path that is used."""
         return [
-            {"key": key, **_path(live.connection)}
+            {"key": key, "sees": live.sees, **path_of(live.connection)}
             for key, peer in self._peers.items()
             if (live := peer.newest()) is not None
         ]
@@ -265,6 +211,8 @@ class Connections:
         peer.change()
         self._tasks.start(self._until_closed(live, peer))
         self._tasks.start(_no_one_way_streams(live))
+        self._tasks.start(tell_seen(live))
+        self._tasks.start(hear_seen(live))
 
     async def _until_closed(self, live: Live, peer: _Peer) -> None:
         serving = self._tasks.start(self._serve(live))
@@ -303,14 +251,6 @@ async def _no_one_way_streams(live: Live) -> None:
     except iroh.IrohError:
         return  # the connection has ended
     live.close("a one-way stream")
-
-
-def _path(connection: iroh.Connection) -> dict[str, Any]:
-    for path in connection.paths():
-        if path.is_selected:
-            kind = "relay" if path.is_relay else "direct"
-            return {"path": kind, "address": path.remote_addr, "rtt_ms": path.rtt_ms}
-    return {"path": "none", "address": "", "rtt_ms": 0}
 
 
 def _host(source: object) -> str:

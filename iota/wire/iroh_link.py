@@ -23,7 +23,7 @@ from iota.wire.iroh_arrivals import IrohArrivals, read_answer
 from iota.wire.iroh_child import DidNotStart, IrohChild
 from iota.wire.iroh_options import IrohOptions
 from iota.wire.iroh_pipe import Kind
-from iota.wire.iroh_status import IrohStatus
+from iota.wire.iroh_status import IrohStatus, NatKind, nat_kind, seen_addresses
 from iota.wire.link import Door, DoorRefused, LinkKind
 from iota.wire.transport import OutgoingFrame, TransferRefused, TransportError, Unreachable
 
@@ -70,6 +70,7 @@ class IrohLink:
         """Where the last process listened: the next one tries to be found there too."""
         self._prepared: dict[str, dict[str, Any]] = {}
         self._addresses: list[str] = []
+        self._own_hosts: set[str] = set()
         self._room = asyncio.Semaphore(_MAX_PUSHES)
         self._named: dict[str, set[str]] = {}
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -115,7 +116,9 @@ class IrohLink:
     def status(self) -> IrohStatus:
         """What the endpoint knows of its network and its peers; a second old at most."""
         endpoint = self._child.status if self._child else None
-        return IrohStatus(endpoint=endpoint, restarts=self._restarts, last_end=self._last_end)
+        given = [*self._options.public, *self._addresses]
+        nat = nat_kind(endpoint, given) if endpoint else NatKind.UNKNOWN
+        return IrohStatus(endpoint=endpoint, nat=nat, restarts=self._restarts, last_end=self._last_end)
 
     @property
     def pid(self) -> int | None:
@@ -128,7 +131,9 @@ class IrohLink:
         if endpoint is None:
             return None
         given = [*self._options.public, *self._addresses]
-        addresses = [each for each in dict.fromkeys([*given, *endpoint.addresses]) if _is_listed(each)]
+        hosts = self._own_hosts | {each.rpartition(":")[0].strip("[]") for each in given}
+        known = dict.fromkeys([*given, *seen_addresses(endpoint, hosts), *endpoint.addresses])
+        addresses = [each for each in known if _is_listed(each)]
         relay = endpoint.relay.rstrip("/") if endpoint.relay else None
         return IrohContact(key=endpoint.key, relay=relay, addresses=tuple(addresses[:MAX_DIRECT]))
 
@@ -137,6 +142,10 @@ class IrohLink:
         self._addresses = list(dict.fromkeys([*self._addresses, *addresses]))[-MAX_DIRECT:]
         if self._child:
             self._child.tell(Kind.ADDRESSES, self._addresses)
+
+    def add_own_host(self, host: str) -> None:
+        """Note an IP address at which others see this machine, such as the one that the orchestrator sees."""
+        self._own_hosts.add(host)
 
     def reaches(self, peer: Contact) -> bool:
         to = self._to(peer)

@@ -22,7 +22,8 @@ from iroh import iroh_ffi
 from iota.system.process_sockets import shared_socket
 from iota.system.signals import present
 from iota.wire import iroh_buffers
-from iota.wire.iroh_connections import Connections, Live, NotReached, PeerAddress
+from iota.wire.iroh_connections import Connections, NotReached
+from iota.wire.iroh_live import Live, PeerAddress
 from iota.wire.iroh_options import ALPN, MAX_STREAMS, IrohOptions
 from iota.wire.iroh_pipe import Kind, Message, Pipe, PipeError
 from iota.wire.iroh_streams import Arrival, Outgoing, StreamFailed, receive_frame, send_frame

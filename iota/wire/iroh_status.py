@@ -1,10 +1,26 @@
-"""What an iroh endpoint knows of its network and its peers."""
+"""What an iroh endpoint knows of its network and its peers. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Collection
+from enum import StrEnum
 from typing import Literal
 
 from iota.spec import Frozen
+
+
+class NatKind(StrEnum):
+    """What stands between this endpoint and its peers, by the addresses at which they see it."""
+
+    NONE = "none"
+    """They see an address of this machine."""
+    CONE = "cone"
+    """All see the same one: others can be told it, and reach it if both sides dial at once."""
+    SYMMETRIC = "symmetric"
+    """Each sees another port: only a forwarded port or a relay helps where the peer has a NAT too."""
+    UNKNOWN = "unknown"
+    """Too few peers have said what they see."""
 
 
 class PeerPath(Frozen):
@@ -17,6 +33,8 @@ class PeerPath(Frozen):
     address: str
     """`IP:PORT`, or the relay's URL."""
     rtt_ms: int
+    sees: str
+    """Where it says that it sees this endpoint; empty if it has not said."""
 
 
 class EndpointStatus(Frozen):
@@ -39,7 +57,37 @@ class IrohStatus(Frozen):
 
     endpoint: EndpointStatus | None
     """None while the process does not run."""
+    nat: NatKind
     restarts: int
     """How often the process had to be started again."""
     last_end: str | None
     """Why, the last time."""
+
+
+def seen_addresses(endpoint: EndpointStatus, own_hosts: Collection[str]) -> list[str]:
+    """Addresses at which peers see this endpoint and that are believed, the most often seen first.
+
+    One peer alone is believed where it names one of `own_hosts`, which are known to be this machine's; else two
+    must agree, so that no single one makes this miner send its peers' packets elsewhere.
+    """
+    counts = Counter(peer.sees for peer in endpoint.peers if peer.sees)
+    return [
+        address
+        for address, count in counts.most_common()
+        if count > 1 or address.rpartition(":")[0].strip("[]") in own_hosts
+    ]
+
+
+def nat_kind(endpoint: EndpointStatus, given: Collection[str]) -> NatKind:
+    """What peers' words come to; `given` are addresses that the operator named, not this machine's own."""
+    local = set(endpoint.addresses) - set(given)
+    foreign = [peer.sees for peer in endpoint.peers if peer.sees and peer.sees not in local]
+    if not foreign:
+        return NatKind.NONE if any(peer.sees for peer in endpoint.peers) else NatKind.UNKNOWN
+    ports: defaultdict[str, set[str]] = defaultdict(set)
+    for address in foreign:
+        host, _, port = address.rpartition(":")
+        ports[host].add(port)
+    if any(len(each) > 1 for each in ports.values()):
+        return NatKind.SYMMETRIC
+    return NatKind.CONE if len(foreign) > 1 else NatKind.UNKNOWN

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import iroh
 
-from iota.wire.iroh_connections import Live, Note
+from iota.wire.iroh_connections import Note
+from iota.wire.iroh_live import Live
 from iota.wire.iroh_options import MAX_ANSWER, IrohOptions
 from iota.wire.iroh_pipe import CHUNK, Kind, Pipe
 

@@ -45,7 +45,7 @@ class IncomingFrame:
     notice: FrameNotice
     sender: str
     """The hotkey that claims to have sent it."""
-    data: bytes = field(repr=False)
+    data: bytes | bytearray = field(repr=False)
     pushed: bool = False
     """Whether its sender pushed it over a link: no event names it, and its notice is made of its bytes."""
     settle: Settle = field(default=lambda reason: None, repr=False, compare=False)

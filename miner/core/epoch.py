@@ -154,7 +154,7 @@ class EpochTraining:
                 del self._tokens[place]
             return [Say(receipts=True), *self.commit(self.schedule.version)]
         place, stage = (op.step, op.microbatch), self._towards(op)
-        route = self.inputs.routes.get(place)
+        route = self.inputs.held(place)
         if fact.frame is None or running.receiver is None or closed or route is None or stage is None:
             return [Say(receipts=True)]
         route.made[stage] = (fact.frame.notice.name, False)
@@ -209,7 +209,7 @@ class EpochTraining:
         """Whether a frame made here is still needed there: step open, microbatch still assigned here."""
         name = effect.frame.notice.name if isinstance(effect, SendFrame) else effect.name
         place = (name.step, name.microbatch)
-        if self.schedule.is_closed(name.step) or place not in self.inputs.routes:
+        if self.schedule.is_closed(name.step) or self.inputs.held(place) is None:
             return False
         stage = name.direction.destination(name.stage, self.schedule.spec.layout.stages)
         there = None if stage is None else self.inputs.receiver(place, stage)
@@ -235,10 +235,10 @@ class EpochTraining:
         if event.stage == self.schedule.stage:
             self.inputs.leave(place)
             return [ForgetMicrobatch(self.epoch, event.step, event.microbatch, before)]
-        if place not in self.inputs.routes:
+        if (route := self.inputs.held(place)) is None:
             return []
         found = self.inputs.find(self.inputs.move(event))
-        name, stored = self.inputs.routes[place].made.get(event.stage, (None, False))
+        name, stored = route.made.get(event.stage, (None, False))
         if name is None or stored or self.schedule.is_closed(event.step):
             return found
         return [*found, ResendFrame(name, event.miner)]

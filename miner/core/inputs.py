@@ -64,7 +64,7 @@ class InputBook:
         microbatch's first one, or if the replica had it before.
         """
         place = (event.step, event.microbatch)
-        had = self.routes.get(place)
+        had = self.held(place)
         before, after = (
             Neighbour.taken_over(hotkey, event.attempt) for hotkey in (event.before, event.after)
         )
@@ -84,8 +84,19 @@ class InputBook:
         return [name for name in self._names(place) if name.stage == event.stage] if self.resumed else []
 
     def leave(self, place: Place) -> None:
-        """This replica does not have the microbatch any more."""
-        self.routes.pop(place, None)
+        """This replica does not have the microbatch any more.
+
+        One that has started again hears this before it has repeated its ops, which its step may count.
+        """
+        if not self.resumed:
+            self.routes.pop(place, None)
+        elif place in self.routes:
+            self.routes[place].left = True
+
+    def held(self, place: Place) -> Route | None:
+        """The route of a microbatch that this replica has."""
+        route = self.routes.get(place)
+        return None if route is None or route.left else route
 
     def forget_until(self, step: int) -> None:
         """Forget a step that was applied, and those before it."""
@@ -94,7 +105,7 @@ class InputBook:
 
     def receiver(self, place: Place, stage: int) -> str | None:
         """The replica that this one's frames for `stage` go to; None where there is none."""
-        route = self.routes.get(place)
+        route = self.held(place)
         return route.beside[stage].hotkey if route is not None and stage in route.beside else None
 
     # ---- frames --------------------------------------------------------------------------------
@@ -140,7 +151,7 @@ class InputBook:
         """
         name, route = fact.name, self._route(fact.name)
         entry = self.schedule.entry(name.step, name.microbatch)
-        if entry is None or entry.gone:
+        if entry is None or (entry.gone and not self.resumed):
             return False
         if route is None:
             return True

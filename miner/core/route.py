@@ -81,6 +81,8 @@ class Route:
     """By stage: those before and after this one, where there are such."""
     taken_over: bool = False
     """Whether it came by a re-route: frames that were made before name another receiver."""
+    left: bool = False
+    """Whether it was dropped or given to another. Its step may count what was done before that."""
     inputs: dict[Direction, FrameName] = field(default_factory=dict)
     """The frames that the ops read."""
     frames: dict[FrameName, KnownFrame] = field(default_factory=dict)

@@ -27,7 +27,10 @@ class Delivery:
 
     async def of(self, member: Member, events: Sequence[tuple[int, Event]]) -> tuple[Delivered, ...]:
         """The numbered events, each with the presigned URLs that `member` needs for it."""
-        wanted = [accesses(self._spec, member, event) for _, event in events]
+        wanted = [
+            [access for access in accesses(self._spec, member, event) if not self._in_parts(access)]
+            for _, event in events
+        ]
 
         def sign() -> list[dict[str, str]]:
             return [{a.key: presign(self._store, a, self._expires_s) for a in each} for each in wanted]
@@ -37,6 +40,10 @@ class Delivery:
             Delivered(seq=seq, event=event, urls=found, signature=self._statements.of(member.hotkey, event))
             for (seq, event), found in zip(events, urls, strict=True)
         )
+
+    def _in_parts(self, access: Access) -> bool:
+        """Whether an object is stored in parts: the member asks for their URLs when it has the object."""
+        return access.method is Method.PUT and self._store.in_parts(access.size)
 
 
 def presign(store: ObjectStore, access: Access, expires_s: float) -> str:

@@ -37,6 +37,10 @@ class ServerLimits:
     """Joins a second of one hotkey, over time: the journal keeps each for ever."""
     join_burst: float = 30.0
     """Joins of one hotkey at once: a node may have to be started again a few times."""
+    parts_rate: float = 1.0
+    """Asks a second of one hotkey for URLs of an object's parts, over time: each has up to 256 to sign."""
+    parts_burst: float = 128.0
+    """Such asks of one hotkey at once."""
     streams: int = 100
     """Open status streams of all clients together."""
     wait_s: float = 5.0

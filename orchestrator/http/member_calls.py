@@ -14,8 +14,8 @@ from iota.protocol.messages import (
     JoinReply,
     JoinRequest,
     LeaveRequest,
+    Method,
     NodeStatus,
-    ObjectReply,
     ObjectRequest,
 )
 from iota.protocol.problems import Problem, ProblemType
@@ -24,11 +24,12 @@ from iota.store import ObjectStore
 from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission
 from orchestrator.http.base_checker import BaseChecker
-from orchestrator.http.delivery import Delivery, presign
+from orchestrator.http.delivery import Delivery
 from orchestrator.http.limits import ServerLimits, TokenBuckets
 from orchestrator.http.long_polls import Polls, Woken
 from orchestrator.http.middleware import Call
 from orchestrator.http.object_checks import ObjectChecks
+from orchestrator.http.object_replies import reply_to
 from orchestrator.http.presence import Presence
 from orchestrator.http.recorder import Recorder
 from orchestrator.http.statements import Statements
@@ -64,6 +65,7 @@ class MemberCalls:
         self._admission = admission
         self.limits = limits
         self._open: Counter[str] = Counter()
+        self._parts = TokenBuckets(limits.parts_rate, limits.parts_burst)
         self._joins = TokenBuckets(limits.join_rate, limits.join_burst)
         self.intake = Intake(coordinator, places=limits.workers)
         self.polls = Polls()
@@ -142,11 +144,14 @@ class MemberCalls:
         return RevokeReply(joined=joined).model_dump_json().encode()
 
     async def objects(self, call: Call) -> bytes:
-        """POST /v1/objects: an ObjectReply with a presigned URL for one key."""
+        """POST /v1/objects: an ObjectReply with a presigned URL for one key, or with those of its parts."""
         self.intake.member(call.hotkey)
-        access = self.intake.access(call.hotkey, parse(ObjectRequest, call.body))
-        expires_s = self.limits.url_s
-        reply = ObjectReply(url=presign(self._store, access, expires_s), expires=time.time() + expires_s)
+        request = parse(ObjectRequest, call.body)
+        access = self.intake.access(call.hotkey, request)
+        large = access.method is Method.PUT and self._store.in_parts(access.size)
+        if large and (wait := self._parts.take(call.hotkey, time.monotonic())):
+            raise Problem(ProblemType.RATE_LIMITED, "too many large objects at once", retry_after=wait)
+        reply = await reply_to(self._store, access, request.upload, self.limits.url_s)
         return reply.model_dump_json().encode()
 
     async def _journal(self, hotkey: str, request: ExchangeRequest) -> tuple[str, ...]:

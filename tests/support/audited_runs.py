@@ -384,11 +384,11 @@ class World:
         return ObjectReply(url=request.key, expires=time.time() + 3600)
 
     async def get(
-        self, url: str, max_bytes: int, deadline_s: float, byte_range: tuple[int, int] | None = None
+        self, url: str, max_bytes: int, deadline_s: float, part: tuple[int, int] | None = None, **_: object
     ) -> bytes:
         if url not in self.store:
             raise ObjectMissing(url)
-        data = self.store[url][slice(*byte_range)] if byte_range else self.store[url]
+        data = self.store[url][slice(*part)] if part else self.store[url]
         if len(data) > max_bytes:
             raise ObjectTooLarge(f"{url} has {len(data)} bytes, at most {max_bytes} are taken")
         return data

@@ -38,7 +38,7 @@ class MemoryDoor:
     def __post_init__(self) -> None:
         self.opened.set()
 
-    async def admit(self, head: bytes, size: int) -> None:
+    async def admit(self, head: bytes, size: int) -> bytes | None:
         self.asked += 1
         self._change()
         await self.opened.wait()
@@ -48,6 +48,7 @@ class MemoryDoor:
             raise DoorRefused(Refusal.MALFORMED, f"{size} bytes")
         self.admitted.append(head)
         self._change()
+        return None
 
     async def take(self, head: bytes, data: bytes) -> bytes:
         self.admitted.remove(head)

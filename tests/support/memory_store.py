@@ -14,6 +14,7 @@ from iota.store import (
     StoreUnavailable,
 )
 from iota.store.checks import Check
+from iota.store.part_urls import PartUrls
 from iota.store.store import MAX_OBJECT
 
 Listing = list[ObjectInfo]
@@ -42,6 +43,15 @@ class MemoryStore:
 
     def presign_get(self, key: str, expires_s: float) -> str:
         return self._urls.presign_get(key, expires_s)
+
+    def in_parts(self, size: int) -> bool:
+        return False
+
+    async def begin_parts(self, key: str, size: int, expires_s: float) -> PartUrls:
+        raise NotImplementedError
+
+    async def end_parts(self, key: str, size: int, upload: str) -> bool:
+        raise NotImplementedError
 
     async def put(self, key: str, data: bytes) -> None:
         self._check_there()

@@ -19,13 +19,13 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from iota.store.s3 import S3Store
-from iota.store.s3_modes import CreateOnce, Deletes, S3Modes
+from iota.store.s3_modes import CreateOnce, Deletes, Parts, S3Modes
 from tests.support.store_servers import NO_METADATA, environment, serving
 
 ACCESS, SECRET = "odd-access", "odd-secret"
 REGION = "odd-region-1"
 BUCKET, PREFIX = "bucket", "runs/one"
-ODD_MODES = S3Modes(create_once=CreateOnce.COPY, deletes=Deletes.BATCH_MD5)
+ODD_MODES = S3Modes(create_once=CreateOnce.COPY, deletes=Deletes.BATCH_MD5, parts=Parts.LOOK)
 """How a service with the oddities of `Oddities()` is used."""
 _SKEW_S = 900.0
 _AUTHORIZATION = re.compile(

@@ -300,6 +300,14 @@ MESSAGES = {
     "revocation": REVOCATION,
     "revoke reply": RevokeReply(joined=True),
     "object request": messages.ObjectRequest(method=messages.Method.PUT, key=OBJECT.key, size=4096),
+    "object completion": messages.ObjectRequest(
+        method=messages.Method.PUT, key=OBJECT.key, size=1 << 37, upload="a.b_c-d"
+    ),
+    "object parts": messages.ObjectReply(
+        url="",
+        expires=TIME,
+        parts=messages.ObjectParts(upload="a.b_c-d", part_bytes=1 << 29, urls=("http://store/x?1",)),
+    ),
     "object reply": messages.ObjectReply(url="http://store/x", expires=TIME),
     "contacts request": contacts.ContactsRequest(contact=CONTACT, wanted=(OTHER.ss58,)),
     "contacts reply": contacts.ContactsReply(contacts=(CONTACT,)),

@@ -15,6 +15,8 @@ from iota.protocol.messages import Method, ObjectReply, ObjectRequest
 from iota.protocol.problems import Problem
 from iota.store import EmbeddedStore, ObjectStore
 from iota.store.embedded_server import make_app
+from orchestrator.http.object_replies import reply_to
+from orchestrator.intake import Access
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 URL_S = 600.0
@@ -100,6 +102,9 @@ class StoreUrls:
         self.asked.append(request.method)
         if self.refusal is not None:
             raise self.refusal
+        if request.method is Method.PUT and self.store.in_parts(request.size):
+            access = Access(Method.PUT, request.key, request.size)
+            return await reply_to(self.store, access, request.upload, URL_S)
         if request.method is Method.PUT:
             url = self.store.presign_put(request.key, request.size, URL_S)
         else:

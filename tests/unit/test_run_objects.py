@@ -10,6 +10,7 @@ from blake3 import blake3
 from iota.client.run_objects import ObjectDiffers, RunObjects
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import ObjectReply, ObjectRequest
+from iota.store.ranges import Renew
 from iota.store.transfer import Data, ObjectClient
 
 KEY = "data/manifest.json"
@@ -31,7 +32,13 @@ class Store(ObjectClient):
     """Answers every read with the URL that was asked, and takes every write."""
 
     async def get(
-        self, url: str, max_bytes: int, deadline_s: float, byte_range: tuple[int, int] | None = None
+        self,
+        url: str,
+        max_bytes: int,
+        deadline_s: float,
+        byte_range: tuple[int, int] | None = None,
+        *,
+        renew: Renew | None = None,
     ) -> bytes:
         return url.encode()
 

@@ -15,7 +15,7 @@ from iota.cli.main import main
 from iota.store import EmbeddedStore, ObjectClient, UrlRefused, open_store
 from iota.store.checks import State, usable
 from iota.store.s3 import S3Store
-from iota.store.s3_modes import AWS, CreateOnce, Deletes, S3Modes
+from iota.store.s3_modes import AWS, CreateOnce, Deletes, Parts, S3Modes
 from orchestrator.store_check import check_store
 from tests.support.odd_s3 import BUCKET, ODD_MODES, Oddities, OddS3, credentials, odd_s3
 from tests.support.store_servers import SECRET, embedded, moto_s3
@@ -52,13 +52,22 @@ async def test_a_service_that_lacks_nothing_is_used_as_aws_is() -> None:
 async def test_without_conditions_and_without_plain_deletions_there_are_other_ways() -> None:
     modes, lacking = await modes_of(Oddities())
     assert modes == ODD_MODES
-    assert lacking == {"create once", "create once, URL", "batch delete"}
+    assert lacking == {"create once", "create once, URL", "create once, parts", "batch delete"}
 
 
 async def test_a_service_that_ignores_a_condition_is_used_without_it() -> None:
     modes, lacking = await modes_of(Oddities(conditions=None, needs_md5=False))
     assert modes.create_once is CreateOnce.COPY
-    assert lacking == {"create once", "create once, URL"}
+    assert modes.parts is Parts.LOOK
+    assert lacking == {"create once", "create once, URL", "create once, parts"}
+
+
+async def test_without_parts_an_object_has_at_most_5_gib() -> None:
+    modes, lacking = await modes_of(Oddities(conditions=True, needs_md5=False, multipart=False))
+    assert (modes.parts, lacking) == (Parts.NONE, {"parts"})
+    with credentials():
+        store = S3Store(BUCKET, "http://127.0.0.1:1", "r", modes=modes)
+    assert (store.max_object, store.in_parts(1 << 32)) == (5 << 30, False)
 
 
 async def test_without_batches_objects_are_deleted_one_by_one() -> None:

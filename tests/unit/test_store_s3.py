@@ -9,7 +9,7 @@ import pytest
 
 from iota.store import BucketMissing, EmbeddedStore, StoreUnavailable, open_store
 from iota.store.s3 import S3Store
-from iota.store.s3_modes import MAX_EXPIRY_S
+from iota.store.s3_modes import MAX_EXPIRY_S, Parts, S3Modes
 from orchestrator.run import refuse_large_objects
 from tests.support.small_spec import small_spec
 from tests.support.store_servers import moto_s3
@@ -76,7 +76,7 @@ def test_a_store_url_that_cannot_work_says_what_to_write(url: str, remedy: str) 
 
 
 def test_a_run_whose_snapshots_the_store_cannot_hold_is_refused_at_the_start(s3_url: str) -> None:
-    """S3 takes 5 GiB in one request; AdamW's state of a stage of 1e9 parameters has 11 GiB."""
+    """In one request an S3 takes 5 GiB; AdamW's state of a stage of 1e9 parameters has 11 GiB."""
     model = {
         "hidden_size": 4096,
         "layers": 2,
@@ -86,8 +86,9 @@ def test_a_run_whose_snapshots_the_store_cannot_hold_is_refused_at_the_start(s3_
         "kv_heads": 8,
     }
     large = small_spec(model=model, layout={"cuts": [1, 1]})
-    store = S3Store("bucket", s3_url, "us-east-1")
+    store = S3Store("bucket", s3_url, "us-east-1", modes=S3Modes(parts=Parts.NONE))
     with pytest.raises(ValueError, match="at most 5 GiB: cut the model into more stages"):
         refuse_large_objects(large, store)
     refuse_large_objects(small_spec(), store)
+    refuse_large_objects(large, S3Store("bucket", s3_url, "us-east-1"))
     refuse_large_objects(large, EmbeddedStore("http://127.0.0.1:1", b"s" * 32))

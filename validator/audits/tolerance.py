@@ -140,7 +140,7 @@ def compare_state(
 
 
 def payload_distances(
-    form: PayloadForm, sent: bytes, replayed: bytes, given: bytes | None = None
+    form: PayloadForm, sent: bytes, replayed: bytes | memoryview, given: bytes | None = None
 ) -> Iterator[tuple[Quantity, Worst]]:
     """Distances of a sent payload from the replay's. One that is no payload of the run is infinitely far.
 

@@ -93,7 +93,7 @@ class Segment:
         name = (mb.step, mb.index, stage, kind)
         output = made.read().result()
         assert output.payload is not None
-        self.found.payloads[name] = output.payload
+        payload = self.found.payloads[name] = bytes(output.payload)
         if output.loss is not None:
             self.found.numbers[name] = output.loss
-        return self._sent.get(name, output.payload)
+        return self._sent.get(name, payload)

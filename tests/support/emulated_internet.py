@@ -207,10 +207,13 @@ class EmulatedInternet:
         """A public address that nobody has."""
         return str(next(self._public))
 
-    async def nat(self, kind: Nat) -> NatBox:
-        """A box for hosts to be behind. A FIREWALL or none has room for one host."""
+    async def nat(self, kind: Nat, *, keeps_ports: bool = True) -> NatBox:
+        """A box for hosts to be behind. A FIREWALL or none has room for one host.
+
+        `keeps_ports`: public ports of cones are the private ones where these are free, as with most homes.
+        """
         address = self.free_address()
-        number = await self.order("box", kind=kind.value, address=address)
+        number = await self.order("box", kind=kind.value, address=address, keeps_ports=keeps_ports)
         return NatBox(self, kind, address, number, next(self._private))
 
     async def host(

@@ -108,9 +108,10 @@ class _Router:
         """Follow one order: the name of a method below, and its arguments."""
         return getattr(self, f"do_{do}")(**given)
 
-    def do_box(self, kind: str, address: str) -> int:
+    def do_box(self, kind: str, address: str, keeps_ports: bool) -> int:
         """A new box; its number."""
-        self.boxes.append(Box(Nat(kind), int(IPv4Address(address)), self.routes.draws))
+        box = Box(Nat(kind), int(IPv4Address(address)), self.routes.draws, keeps_ports=keeps_ports)
+        self.boxes.append(box)
         return len(self.boxes) - 1
 
     def do_host(

@@ -269,7 +269,7 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
     """Measure all that is asked for. Raises BenchFailed."""
     rows = [row for row in ROWS if given.only is None or row.name in given.only]
     overlaps = {"on": (True,), "off": (False,), "both": (True, False)}[given.overlap]
-    results = []
+    results: list[dict[str, Any]] = []
     async with EmulatedInternet() as internet:
         bench = Bench(given, internet)
         await bench.open()
@@ -281,8 +281,11 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
                 print(f"{row.name}, {column.name}", file=sys.stderr, flush=True)
                 own.append(await bench.measure(row, column))
                 own[-1]["speed"] = own[-1]["tokens_per_second"] / own[0]["tokens_per_second"]
-            results += own
-    return {"scale": {**asdict(bench.scale), "packet": bench.scale.packet}, "results": results}
+                results.append(own[-1])
+                found = {"scale": {**asdict(bench.scale), "packet": bench.scale.packet}, "results": results}
+                if given.json is not None:
+                    write_json(given.json, found)
+    return found
 
 
 def report(found: dict[str, Any]) -> str:
@@ -361,8 +364,6 @@ def main() -> None:
         given.compute_s, given.microbatches, given.steps = 0.3, 4, 3
     found = asyncio.run(run(given))
     print(report(found))
-    if given.json is not None:
-        write_json(given.json, found)
     if given.picture is not None:
         draw(found, given.picture)
 

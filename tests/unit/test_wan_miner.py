@@ -70,5 +70,5 @@ def test_a_step_has_ended_when_its_last_miner_says_so(tmp_path: Path) -> None:
         folder = tmp_path / "nodes" / name
         folder.mkdir(parents=True)
         receipts = [f'x {{"kind": "step", "step": {n}, "ended": {end}}}' for n, end in enumerate(ends)]
-        (folder / "receipts.jsonl").write_text("\n".join(["head", *receipts, 'x {"kind": "loss"}']) + "\n")
+        (folder / "receipts.jsonl").write_text("\n".join(["head", *receipts, 'x {"kind": "loss"}', 'x {"ki']))
     assert step_ends(tmp_path) == [2.0, 5.0]

@@ -105,6 +105,7 @@ async def serve(payload: int) -> None:
             tasks = [asyncio.create_task(keep_all()), asyncio.create_task(watch())]
             print(port, flush=True)
             while await asyncio.to_thread(sys.stdin.readline):
+                memory.append(process.memory_info().rss)
                 connections = [c for c in process.net_connections("tcp") if c.status == "ESTABLISHED"]
                 print(json.dumps(figures(late, memory, len(connections))), flush=True)
                 late.clear()
@@ -179,13 +180,11 @@ class SlowPeers:
         while True:
             with suppress(OSError, asyncio.IncompleteReadError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                work = asyncio.create_task(kind(writer))
                 try:
-                    work = asyncio.create_task(kind(writer))
                     await reader.read()  # until the server ends it
-                    work.cancel()
-                    with suppress(asyncio.CancelledError, OSError):
-                        await work
                 finally:
+                    work.cancel()
                     writer.close()
             await asyncio.sleep(random.uniform(0.1, 1))
 

@@ -141,12 +141,11 @@ def forwards_alone() -> None:
 def unstored_frames() -> None:
     """Announces its frames, and neither stores nor pushes one: a partner downstream makes its own input up."""
 
-    async def send(self: FrameMover, effect: SendFrame) -> FrameStored:
-        name = effect.frame.notice.name
-        lied(name.epoch, name.step)
-        return FrameStored(effect.frame.notice)
+    async def send(self: FrameMover, effect: Any, frame: OutgoingFrame, move: Any) -> FrameStored:
+        lied(frame.notice.name.epoch, frame.notice.name.step)
+        return FrameStored(frame.notice)
 
-    FrameMover.send = send  # type: ignore[method-assign]
+    FrameMover._send = send  # type: ignore[method-assign]
     run_miner()
 
 

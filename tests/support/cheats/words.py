@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from iota.protocol.events import FrameReady
 from iota.protocol.frames import Direction, FrameName
 from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.receipts import OpKind
-from miner.core.facts import FrameArrived
-from miner.kept_frames import OpInput
+from miner.core import facts
 from miner.op_records import OpRecords
 from miner.ops import OpRunner
 from miner.replica import Replica
@@ -70,7 +70,7 @@ def second_receipts() -> None:
 def denier() -> None:
     """Says of every frame from its neighbours that it is missing, and works with it all the same.
 
-    Also of those that it has acknowledged.
+    It has acknowledged those that came over links, so that their makers store them; then it says so again.
     """
 
     def say_missing(self: Replica, name: FrameName) -> None:
@@ -93,11 +93,16 @@ def crier() -> None:
 
 
 def _on_frame(react: Callable[[Replica, FrameName], None]) -> None:
-    honest = Replica._take_frame
+    """Call `react` for each frame that comes over a link, and for each that is said to be in the store."""
+    honest = Replica._take
 
-    def take_frame(self: Replica, fact: FrameArrived, frame: OpInput) -> None:
-        react(self, fact.name)
-        honest(self, fact, frame)
+    def take(self: Replica, fact: facts.Fact) -> None:
+        match fact:
+            case facts.FrameArrived(name, facts.Pushed()):
+                react(self, name)
+            case facts.Heard(FrameReady(notice=notice)):
+                react(self, notice.name)
+        honest(self, fact)
 
-    Replica._take_frame = take_frame  # type: ignore[method-assign]
+    Replica._take = take  # type: ignore[method-assign]
     run_miner()

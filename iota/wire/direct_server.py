@@ -52,6 +52,13 @@ class Refused(Frozen):
     detail: Annotated[str, Field(max_length=200)] = ""
 
 
+class _BrokeOff(DoorRefused):
+    """The peer does not send the rest of a frame."""
+
+    def __init__(self) -> None:
+        super().__init__(Refusal.MALFORMED, "the frame broke off")
+
+
 @asynccontextmanager
 async def serve_frames(
     door: Door, max_payload: int, host: str, port: int, tls: ssl.SSLContext | None = None
@@ -83,9 +90,6 @@ async def _with_refusals(
         admit(request)
         return await handler(request)
     except DoorRefused as refused:
-        if refused.why is Refusal.MALFORMED:
-            where, text = request.remote or "", f"something that is no frame came from {request.remote}"
-            request.app[_TROUBLES].name(where, refused.why, f"{text}: {refused.detail}")
         body = Refused(why=refused.why, detail=refused.detail[:200])
         answer = web.Response(
             status=_STATUS[refused.why], body=body.canonical(), content_type="application/json"
@@ -96,11 +100,19 @@ async def _with_refusals(
 
 async def _take(request: web.Request, door: Door, max_payload: int) -> bytes:
     size = request.content_length
-    if size is None or not PREFIX_BYTES < size <= max_payload + MAX_HEAD:
-        raise DoorRefused(Refusal.MALFORMED, "no frame of this run has this size")
-    head, rest = await _read_head(request, size)
-    if (known := await door.admit(head, size)) is not None:
-        return known
+    try:
+        if size is None or not PREFIX_BYTES < size <= max_payload + MAX_HEAD:
+            raise DoorRefused(Refusal.MALFORMED, "no frame of this run has this size")
+        head, rest = await _read_head(request, size)
+        if (known := await door.admit(head, size)) is not None:
+            return known
+    except _BrokeOff:  # so does an honest peer whose other link was faster
+        raise
+    except DoorRefused as refused:
+        if refused.why is Refusal.MALFORMED:
+            where, text = request.remote or "", f"something that is no frame came from {request.remote}"
+            request.app[_TROUBLES].name(where, refused.why, f"{text}: {refused.detail}")
+        raise
     try:
         data = await _read_payload(request, head, rest, size)
     except BaseException:  # also when the peer goes away, which cancels this
@@ -151,7 +163,7 @@ async def _more(request: web.Request) -> bytes:
     try:
         chunk = await request.content.readany()
     except (web.RequestPayloadError, ConnectionError):
-        raise DoorRefused(Refusal.MALFORMED, "the frame broke off") from None
+        raise _BrokeOff from None
     if not chunk:
-        raise DoorRefused(Refusal.MALFORMED, "the frame broke off")
+        raise _BrokeOff
     return chunk

@@ -113,6 +113,10 @@ class FrameDoor:
             header = read_head(head, self._spec)
         except FrameError as error:
             raise DoorRefused(Refusal.MALFORMED, str(error)) from error
+        if size != len(head) + header.size:
+            raise DoorRefused(
+                Refusal.MALFORMED, f"{size} bytes where the frame has {len(head) + header.size}"
+            )
         try:
             return await self._admit(header, head, size)
         except DoorRefused as refused:
@@ -120,10 +124,6 @@ class FrameDoor:
             raise
 
     async def _admit(self, header: FrameHeader, head: bytes, size: int) -> bytes | None:
-        if size != len(head) + header.size:
-            raise DoorRefused(
-                Refusal.MALFORMED, f"{size} bytes where the frame has {len(head) + header.size}"
-            )
         if (known := self._known(header, head)) is not None:
             return known
         await self._expected(header)

@@ -1,4 +1,4 @@
-"""Links fail and come back in the middle of a run: no microbatch is lost, and the bits are those of the store."""
+"""Links fail and come back in mid-epoch: no microbatch is lost, and the bits are those of the store alone."""
 
 from __future__ import annotations
 

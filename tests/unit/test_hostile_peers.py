@@ -160,6 +160,26 @@ async def test_a_frame_that_drips_or_breaks_off_is_given_up(monkeypatch: pytest.
         assert (await alice.transport.send(frame, bob.hotkey.ss58)).kept is not None
 
 
+async def test_the_log_names_each_case_of_a_hostile_sender_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with receiver() as (alice, bob):
+        data = signed_frame(frame_name(), alice.hotkey, bob.hotkey).data
+        changed = data[:-1] + bytes([data[-1] ^ 1])
+        for _ in range(2):
+            await _request(bob, f"Content-Length: {len(data)}", changed)
+            await _request(bob, f"Content-Length: {len(data)}", b"x" * len(data))
+        for _ in range(20):
+            await _request(bob, f"Content-Length: {len(data)}", data)
+        bob.expects = lambda header: Expectation.WRONG
+        for number in (1, 2):
+            other = signed_frame(frame_name(microbatch=number), alice.hotkey, bob.hotkey).data
+            await _request(bob, f"Content-Length: {len(other)}", other)
+    of_alice = [r.getMessage() for r in caplog.records if alice.hotkey.ss58 in r.getMessage()]
+    wanted = ["not what they should be", "again and again", "not expected"]
+    assert [text for text, said in zip(wanted, of_alice, strict=True) if text in said] == wanted
+    assert len([r for r in caplog.records if "127.0.0.1" in r.getMessage()]) == 1
+
+
 async def test_strangers_that_flood_the_door_keep_no_peer_out() -> None:
     """Anybody can sign frames for steps that no plan has named yet: they wait, within bounds of their own."""
     async with receiver() as (alice, bob):

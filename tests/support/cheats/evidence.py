@@ -139,7 +139,7 @@ def forwards_alone() -> None:
 
 
 def unstored_frames() -> None:
-    """Announces its frames, and neither stores nor pushes one: a partner downstream makes its own input up."""
+    """Announces its frames, and sends none. A partner downstream makes its own input up."""
 
     async def send(self: FrameMover, effect: Any, frame: OutgoingFrame, move: Any) -> FrameStored:
         lied(frame.notice.name.epoch, frame.notice.name.step)

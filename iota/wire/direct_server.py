@@ -22,6 +22,7 @@ from pydantic import Field
 
 from iota.http.server import ConnectionLimits, admit, listening
 from iota.spec import Frozen
+from iota.wire.crumbs import Body, BrokeOff, Crumbs
 from iota.wire.frame import PREFIX_BYTES, FrameError, head_size
 from iota.wire.link import MAX_HEAD, Door, DoorRefused, Refusal
 from iota.wire.troubles import Troubles
@@ -43,6 +44,7 @@ _STATUS: Final = {
 
 log = logging.getLogger(__name__)
 _TROUBLES: Final = web.AppKey("troubles", Troubles)
+_CRUMBS: Final = web.AppKey("crumbs", Crumbs)
 
 
 class Refused(Frozen):
@@ -50,13 +52,6 @@ class Refused(Frozen):
 
     why: Refusal
     detail: Annotated[str, Field(max_length=200)] = ""
-
-
-class _BrokeOff(DoorRefused):
-    """The peer does not send the rest of a frame."""
-
-    def __init__(self) -> None:
-        super().__init__(Refusal.MALFORMED, "the frame broke off")
 
 
 @asynccontextmanager
@@ -75,7 +70,7 @@ async def serve_frames(
         return web.Response(status=204)
 
     app = web.Application(middlewares=[_with_refusals])
-    app[_TROUBLES] = Troubles(log)
+    app[_TROUBLES], app[_CRUMBS] = Troubles(log), Crumbs()
     app.router.add_post(PATH, take)
     app.router.add_get(HELLO, hello)
     async with listening(app, host, port, _LIMITS, tls) as url:
@@ -89,39 +84,41 @@ async def _with_refusals(
     try:
         admit(request)
         return await handler(request)
+    except BrokeOff:
+        return _refusal(DoorRefused(Refusal.MALFORMED, "the frame broke off"))
     except DoorRefused as refused:
-        body = Refused(why=refused.why, detail=refused.detail[:200])
-        answer = web.Response(
-            status=_STATUS[refused.why], body=body.canonical(), content_type="application/json"
-        )
-        answer.force_close()  # the rest of the body is not read
-        return answer
+        return _refusal(refused)
+
+
+def _refusal(refused: DoorRefused) -> web.Response:
+    body = Refused(why=refused.why, detail=refused.detail[:200])
+    answer = web.Response(status=_STATUS[refused.why], body=body.canonical(), content_type="application/json")
+    answer.force_close()  # the rest of the body is not read
+    return answer
 
 
 async def _take(request: web.Request, door: Door, max_payload: int) -> bytes:
-    size = request.content_length
+    size, body = request.content_length, Body(request, request.app[_CRUMBS])
     try:
         if size is None or not PREFIX_BYTES < size <= max_payload + MAX_HEAD:
             raise DoorRefused(Refusal.MALFORMED, "no frame of this run has this size")
-        head, rest = await _read_head(request, size)
+        head, rest = await _read_head(body, size)
         if (known := await door.admit(head, size)) is not None:
             return known
-    except _BrokeOff:  # so does an honest peer whose other link was faster
-        raise
     except DoorRefused as refused:
         if refused.why is Refusal.MALFORMED:
             where, text = request.remote or "", f"something that is no frame came from {request.remote}"
             request.app[_TROUBLES].name(where, refused.why, f"{text}: {refused.detail}")
         raise
     try:
-        data = await _read_payload(request, head, rest, size)
+        data = await _read_payload(body, head, rest, size)
     except BaseException:  # also when the peer goes away, which cancels this
         door.give_up(head)
         raise
     return await door.take(head, data)
 
 
-async def _read_head(request: web.Request, size: int) -> tuple[bytes, bytes]:
+async def _read_head(body: Body, size: int) -> tuple[bytes, bytes]:
     """The frame's head, and what came of the payload with it."""
     found = b""
     try:
@@ -133,14 +130,14 @@ async def _read_head(request: web.Request, size: int) -> tuple[bytes, bytes]:
                         raise DoorRefused(Refusal.MALFORMED, "its head is too long")
                     if len(found) >= length:
                         return found[:length], found[length:]
-                found += await _more(request)
+                found += await body.more()
     except TimeoutError:
         raise DoorRefused(Refusal.LATER, f"its head did not come within {HEAD_S:g} s") from None
     except FrameError as error:
         raise DoorRefused(Refusal.MALFORMED, str(error)) from error
 
 
-async def _read_payload(request: web.Request, head: bytes, rest: bytes, size: int) -> bytearray:
+async def _read_payload(body: Body, head: bytes, rest: bytes, size: int) -> bytearray:
     """The whole frame, whose head and first bytes are read.
 
     It lies in one piece from the start: a body that comes byte by byte would take many times its size.
@@ -150,20 +147,9 @@ async def _read_payload(request: web.Request, head: bytes, rest: bytes, size: in
     try:
         async with asyncio.timeout(HEAD_S + size / LEAST_RATE):
             while end < size:
-                part = await _more(request)
+                part = await body.more()
                 frame[end : end + len(part)] = part
                 end += len(part)
     except TimeoutError:
         raise DoorRefused(Refusal.LATER, f"it came at less than {LEAST_RATE >> 10} KiB/s") from None
     return frame
-
-
-async def _more(request: web.Request) -> bytes:
-    """The next bytes of the body, which aiohttp ends at its announced length."""
-    try:
-        chunk = await request.content.readany()
-    except (web.RequestPayloadError, ConnectionError):
-        raise _BrokeOff from None
-    if not chunk:
-        raise _BrokeOff
-    return chunk

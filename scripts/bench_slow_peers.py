@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -287,6 +288,7 @@ def main() -> None:
     if given.serve:
         asyncio.run(serve(given.payload))
     elif given.slow:
+        os.nice(10)  # they are other machines
         asyncio.run(SlowPeers(given.port, given.payload, given.connections).run())
     elif given.push:
         print(json.dumps(asyncio.run(push(given.port, given.payload, given.seconds, given.rate))))

@@ -1,8 +1,8 @@
 """Reads bodies so that those that come in crumbs wake the miner seldom, however many there are.
 
-Each wake-up costs as much for a byte as for 64 kB. A body that has come in crumbs for a while rests between
-Each wake-up costs as much for a byte as for 64 kB. So a body that has come in crumbs for a while rests between
-together wake the miner no more than `_READS_PER_S` times a second.
+Each wake-up costs as much for a byte as for 64 kB. So a body that has come in crumbs for a while rests
+between reads, and more collects in the kernel: 10 ms where it is alone, and longer the more there are. All of
+them together wake the miner no more than `_READS_PER_S` times a second.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -42,6 +43,9 @@ async def mine(
     device = resolve_device(settings.device)
     threads = settings.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
+    # A full collection that looks at all modules stops the event loop for 100 ms and more.
+    gc.collect()
+    gc.freeze()
     with _identity(settings) as (hotkey, certificate):
         file = f"by {settings.worker} and no wallet"
         by = "" if certificate is None else f", a worker of {certificate.owner} {file}"

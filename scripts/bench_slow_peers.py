@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -286,6 +287,8 @@ def main() -> None:
     if given.smoke:
         given.connections, given.seconds, given.settle = 50, 3.0, 3.0
     if given.serve:
+        gc.collect()
+        gc.freeze()  # as `mine` does
         asyncio.run(serve(given.payload))
     elif given.slow:
         os.nice(10)  # they are other machines

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from iota.settings import Ways
+
 STEPS: Final = 3
 """Steps of an epoch in the short swarms, and of a window: a segment of each miner and epoch is audited."""
 
@@ -24,6 +26,8 @@ class Case:
     """Why it is not paid, where no audit finds it."""
     misnames: bool = False
     """The run takes its word against an honest miner, whose pay validators know better than to cut."""
+    way: Ways | None = None
+    """--transport of its miners; None: the product's default."""
     occasional: bool = False
     """It lies seldom. At the default rates what it gains on average counts, and not how soon it is found."""
 
@@ -123,6 +127,6 @@ CASES: Final = {
     "three mergers against one": _three("merges:excluding_merger", misnames=True),
     "noise without receipts": _one("words:no_forward_receipts"),
     "second receipts": _one("words:second_receipts"),
-    "denied frames": _one("words:denier", LAST, most=0.9),
+    "denied frames": _one("words:denier", LAST, most=0.9, way=Ways.STORE),
     "false NaN": _one("words:crier", LAST),
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from iota.swarm.preparation import VALIDATOR, ledger_weights
+from iota.swarm.preparation import VALIDATOR, ledger_weights, miner_names
 from iota.swarm.programs import NETUID
 from tests.support.cheat_cases import STEPS, Case
 from tests.support.cheats.first_lie import first_lie
@@ -18,6 +18,8 @@ from tests.support.live_swarm import LiveSwarm, Status, tiny
 
 BAD: Final = ("fail", "undelivered")
 """Outcomes that are held against a miner."""
+MOST_MINERS: Final = 8
+"""Of a case."""
 _EPOCH: Final = re.compile(r"epoch (\d+)")
 _REFUSED: Final = re.compile(r"bad-receipts: ([^\n]*?)\), since")
 _LATE: Final = "missed a deadline"
@@ -114,7 +116,8 @@ async def run_case(case: Case, root: Path) -> Outcome:
     options = tiny(**{**base, "epochs": case.epochs, **case.more})
     entries = {miner: f"tests.support.cheats.{cheat}" for miner, cheat in case.cheats.items()}
     begun, watch = time.monotonic(), _Watch()
-    async with LiveSwarm(root, options, validator=True, entries=entries, in_order=True) as swarm:
+    ways = {} if case.way is None else dict.fromkeys(miner_names(MOST_MINERS), case.way)
+    async with LiveSwarm(root, options, validator=True, entries=entries, ways=ways, in_order=True) as swarm:
         await swarm.until(watch.saw, 400)
         seconds = time.monotonic() - begun
         await swarm.validator_done(90)

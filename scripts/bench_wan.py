@@ -11,8 +11,9 @@ Rates and times are Orion-100B's, scaled. There a stage takes 2.7 s for a microb
 to stage, divided by the compression, 64 (2.3 MB). Here it takes --compute-s, by which all times of the lines
 are scaled, and frames have another size, by which rates are scaled too: so transfer to compute is as there. A
 row of another compression has slower lines for the same frames. Packets are scaled with the frames down to
-`MIN_MTU`, so that TCP's slow start takes about as many round trips. What is not scaled: TCP's timers (200 ms
-before a retransmission), headers and control messages, the machine's own time for a frame.
+`MIN_PACKET`, so that TCP's slow start takes about as many round trips (QUIC has no packets so small). Not
+scaled are TCP's timers (200 ms before a retransmission), headers, control messages, and the machine's own
+time for a frame.
 
 Without overlap a miner begins no op before the frames of its earlier ones have arrived: that must miss the
 goal. TCP's congestion control is cubic, whatever the machine's is. Needs root and /dev/net/tun.
@@ -29,7 +30,7 @@ import asyncio
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ import psutil
 from swarm_traces import op_seconds
 
 from iota.codec.shapes import payload_size
-from iota.settings import MinerSettings
+from iota.settings import Ways
 from iota.swarm.options import SwarmOptions
 from iota.swarm.preparation import miner_names
 from iota.swarm.run_dir import write_json
@@ -57,7 +58,7 @@ ORION_BOUNDARY = 8_000 * 9_216 * 2
 ORION_COMPRESSION = 64
 ROUND_TRIP_S = 0.04
 PACKET = 1500
-MIN_MTU = 296
+MIN_PACKET = 296
 """Linux announces segments of 256 bytes at least (`net.ipv4.route.min_adv_mss`)."""
 MODEL = {"vocab_size": 257, "hidden_size": 32, "layers": STAGES, "heads": 2, "kv_heads": 1, "ffn_size": 32}
 """Narrow, so that the compute behind a frame is small, and its set time is kept on few cores."""
@@ -116,9 +117,9 @@ class Scale:
         return self.frame * compression / ORION_BOUNDARY / self.of_times
 
     @property
-    def mtu(self) -> int:
-        """Bytes of a packet."""
-        return max(MIN_MTU, min(PACKET, round(PACKET * self.frame * ORION_COMPRESSION / ORION_BOUNDARY)))
+    def packet(self) -> int:
+        """Bytes of a packet for each 1500 of Orion's."""
+        return max(MIN_PACKET, min(PACKET, round(PACKET * self.frame * ORION_COMPRESSION / ORION_BOUNDARY)))
 
 
 UNSHAPED = Row("unshaped", round_trip_s=0.0)
@@ -151,6 +152,10 @@ class Column:
         """In tables."""
         return self.transport if self.overlap else f"{self.transport}, no overlap"
 
+    def packet(self, scale: Scale) -> int:
+        """Bytes of a packet; QUIC has none that are smaller."""
+        return scale.packet if self.transport in ("store", "direct") else PACKET
+
 
 class Bench:
     """Runs rows, one after another, on hosts that stay; within the network namespace of the servers."""
@@ -174,11 +179,9 @@ class Bench:
 
     async def open(self) -> None:
         """Make the hosts."""
-        self._server = await self._internet.host("server", mtu=self.scale.mtu)
+        self._server = await self._internet.host("server")
         enter(self._server.namespace)
-        self._miners = {
-            name: await self._internet.host(name, mtu=self.scale.mtu) for name in miner_names(STAGES)
-        }
+        self._miners = {name: await self._internet.host(name) for name in miner_names(STAGES)}
 
     async def measure(self, row: Row, column: Column) -> dict[str, Any]:
         """One swarm, from its start to the end of its last step. Raises BenchFailed."""
@@ -186,11 +189,16 @@ class Bench:
         for host in self._miners.values():
             await host.shape(up, down)
         await self._server.shape(*row.backbone(self.scale))
+        for host in (self._server, *self._miners.values()):
+            await host.packets(column.packet(self.scale))
         folder = self._given.dir / f"{row.name} {column.name}".replace("/", "-").replace(" ", "-")
         shutil.rmtree(folder, ignore_errors=True)
         third = self.scale.compute_s / 3
         pace = Pace(forward_s=third, loss_s=3 * third, backward_s=2 * third, step_s=third / 10)
-        flags = dict.fromkeys(self._miners, (*_transport_flags(column.transport), *self._given.flags))
+        flags = {
+            name: ("--transport", column.transport, "--listen", f"{host.address}:0", *self._given.flags)
+            for name, host in self._miners.items()
+        }
         swarm = WanSwarm(
             folder, self._options, self._server, self._miners, pace, overlap=column.overlap, flags=flags
         )
@@ -257,20 +265,11 @@ class Bench:
         }
 
 
-def _transport_flags(transport: str) -> tuple[str, ...]:
-    """Flags of a miner, of which one that has no choice needs none. Raises BenchFailed."""
-    if any(setting.name == "transport" for setting in fields(MinerSettings)):
-        return ("--transport", transport)
-    if transport != "store":
-        raise BenchFailed(f"miners have no --transport {transport}")
-    return ()
-
-
 async def run(given: argparse.Namespace) -> dict[str, Any]:
     """Measure all that is asked for. Raises BenchFailed."""
     rows = [row for row in ROWS if given.only is None or row.name in given.only]
     overlaps = {"on": (True,), "off": (False,), "both": (True, False)}[given.overlap]
-    results = []
+    results: list[dict[str, Any]] = []
     async with EmulatedInternet() as internet:
         bench = Bench(given, internet)
         await bench.open()
@@ -282,8 +281,11 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
                 print(f"{row.name}, {column.name}", file=sys.stderr, flush=True)
                 own.append(await bench.measure(row, column))
                 own[-1]["speed"] = own[-1]["tokens_per_second"] / own[0]["tokens_per_second"]
-            results += own
-    return {"scale": {**asdict(bench.scale), "mtu": bench.scale.mtu}, "results": results}
+                results.append(own[-1])
+                found = {"scale": {**asdict(bench.scale), "packet": bench.scale.packet}, "results": results}
+                if given.json is not None:
+                    write_json(given.json, found)
+    return found
 
 
 def report(found: dict[str, Any]) -> str:
@@ -291,7 +293,7 @@ def report(found: dict[str, Any]) -> str:
     scale = found["scale"]
     text = [
         f"{scale['compute_s']:.3f} s of compute a microbatch and stage, frames of {scale['frame']:,} bytes,"
-        f" packets of {scale['mtu']}",
+        f" packets of {scale['packet']}",
         "",
         "| line | transport | tokens/s | speed | goal | of compute | machine busy | router |",
         "|---|---|---|---|---|---|---|---|",
@@ -341,7 +343,7 @@ def main() -> None:
     )
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--only", action="append", choices=[row.name for row in ROWS])
-    parser.add_argument("--transport", action="append", help="the miners'; may be repeated")
+    parser.add_argument("--transport", action="append", choices=list(Ways), help="may be repeated")
     parser.add_argument("--overlap", choices=["on", "off", "both"], default="both")
     parser.add_argument("--compute-s", type=float, default=0.675, help="of a microbatch, each stage")
     parser.add_argument("--sequences", type=int, default=32, help="in a microbatch: 16 KiB of a frame each")
@@ -353,17 +355,15 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="draw the speeds; needs matplotlib")
     parser.add_argument("flags", nargs="*", help="after --: more flags for every miner")
     given = parser.parse_args()
-    given.transport = given.transport or ["store"]
+    given.transport = given.transport or [Ways.STORE, Ways.DIRECT]
     if MISSING is not None:
         print(f"not run: an emulated internet {MISSING}")
         sys.exit(0 if given.smoke else 1)
     if given.smoke:
-        given.only, given.overlap = [ORION.name], "on"
+        given.only, given.overlap, given.transport = [ORION.name], "on", [Ways.DIRECT]
         given.compute_s, given.microbatches, given.steps = 0.3, 4, 3
     found = asyncio.run(run(given))
     print(report(found))
-    if given.json is not None:
-        write_json(given.json, found)
     if given.picture is not None:
         draw(found, given.picture)
 

@@ -10,7 +10,7 @@ import functools
 import json
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,10 +19,9 @@ from torch import Tensor
 from iota.compute.names import Microbatch
 from iota.compute.output import DeviceOutput, DeviceStep
 from iota.compute.tokens import Tokens
-from iota.protocol.events import Delivered
-from iota.protocol.frames import FrameNotice
-from iota.wire.store_transport import StoreTransport
-from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport
+from miner.core.effects import SendFrame
+from miner.core.facts import FrameNotStored, FrameStored
+from miner.frames import FrameMover
 from tests.support.internet.namespaces import enter
 from tests.support.miner_program import run_miner
 from tests.support.paced_engine import Pace, PacedEngine
@@ -107,27 +106,17 @@ class WaitingEngine(PacedEngine):
         return made
 
 
-class NotedTransport:
-    """Another transport, whose sends are noted when they have arrived."""
+def note_sends(sends: Sends) -> None:
+    """Have this process's miner note each frame that has arrived, by whatever way, or was given up."""
+    send = FrameMover.send
 
-    def __init__(self, inner: Transport, sends: Sends) -> None:
-        self._inner, self._sends = inner, sends
+    async def noted(self: FrameMover, effect: SendFrame) -> FrameStored | FrameNotStored:
+        try:
+            return await send(self, effect)
+        finally:
+            sends.gone()
 
-    def on_event(self, delivered: Delivered) -> None:
-        self._inner.on_event(delivered)
-
-    async def send(self, frame: OutgoingFrame, to: str) -> None:
-        await self._inner.send(frame, to)
-        self._sends.gone()
-
-    async def fetch(self, notice: FrameNotice, sender: str) -> None:
-        await self._inner.fetch(notice, sender)
-
-    def incoming(self) -> AsyncIterator[IncomingFrame]:
-        return self._inner.incoming()
-
-    async def close(self) -> None:
-        await self._inner.close()
+    FrameMover.send = noted
 
 
 def main() -> None:
@@ -138,7 +127,5 @@ def main() -> None:
         run_miner(make_engine=functools.partial(PacedEngine, pace=order.pace))
         return
     sends = Sends()
-    run_miner(
-        make_engine=functools.partial(WaitingEngine, pace=order.pace, sends=sends),
-        make_transport=lambda *parts: NotedTransport(StoreTransport(*parts), sends),
-    )
+    note_sends(sends)
+    run_miner(make_engine=functools.partial(WaitingEngine, pace=order.pace, sends=sends))

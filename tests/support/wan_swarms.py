@@ -72,7 +72,8 @@ def step_ends(run: Path) -> list[float]:
     ended: dict[int, list[float]] = {}
     files = sorted(run.glob("nodes/*/receipts.jsonl"))
     for file in files:
-        for line in file.read_bytes().splitlines()[1:]:
+        written = file.read_bytes()
+        for line in written[: written.rfind(b"\n")].splitlines()[1:]:  # the last may be half a line
             receipt = json.loads(line.partition(b" ")[2])
             if receipt["kind"] == "step":
                 ended.setdefault(receipt["step"], []).append(receipt["ended"])

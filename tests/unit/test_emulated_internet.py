@@ -17,6 +17,8 @@ from tests.support.emulated_internet import MISSING, PER_MBPS, Cut, EmulatedInte
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"an emulated internet {MISSING}")
 WAIT_S = 10.0
+_UDP_SEGMENT = 103
+"""From <linux/udp.h>."""
 SILENT_S = 0.3
 """What has not come over a line without delay by then does not come."""
 
@@ -156,6 +158,23 @@ async def test_udp_is_blocked_and_tcp_passes() -> None:
             each.close()
 
 
+async def test_a_home_that_gets_another_address_begins_anew() -> None:
+    async with EmulatedInternet() as internet:
+        server = await internet.host("server")
+        home = await internet.host("home", behind=Nat.PORT_RESTRICTED)
+        server_socket, before = listening(server), home.public_address
+        client, accepted = await connected(home, server.address, server_socket)
+        await home.box.renumber()
+        again, newer = await connected(home, server.address, server_socket)
+        assert newer.getpeername()[0] == home.public_address != before
+        accepted.send(b"x")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(SILENT_S):
+                await asyncio.get_running_loop().sock_recv(client, 1)
+        for each in (server_socket, client, accepted, again, newer):
+            each.close()
+
+
 @pytest.mark.alone
 async def test_a_line_has_its_rates_and_its_delay() -> None:
     async with EmulatedInternet() as internet:
@@ -218,6 +237,26 @@ async def test_a_lossy_line_delivers_all_of_tcp() -> None:
         assert got == sent
         assert (await internet.counts())["hosts"]["home"]["lost"] > 3
         for each in (client, accepted, server_socket):
+            each.close()
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+async def test_datagrams_that_the_kernel_hands_over_together_come_as_they_were(loss: float) -> None:
+    """QUIC sends many datagrams in one call."""
+    sent = b"".join(bytes([n]) * 1200 for n in range(30))
+    async with EmulatedInternet() as internet:
+        loop, server = asyncio.get_running_loop(), await internet.host("server")
+        up = Shape(100 * PER_MBPS, delay_s=0.01, loss=loss)
+        home = await internet.host("home", behind=Nat.PORT_RESTRICTED, up=up)
+        datagrams, mine = opened(server, socket.SOCK_DGRAM, 8000), opened(home, socket.SOCK_DGRAM)
+        mine.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 1200)
+        await loop.sock_sendto(mine, sent, (server.address, 8000))
+        got = []
+        while len(got) < 30 and (found := await heard(datagrams, SILENT_S if loss else WAIT_S)) is not None:
+            got.append(found[0])
+        assert [data[0] for data in got] == sorted({data[0] for data in got})
+        assert len(got) == 30 if not loss else 10 < len(got) < 30
+        for each in (datagrams, mine):
             each.close()
 
 

@@ -13,8 +13,8 @@ INSIDE, HERE = Endpoint(0xC0A80002, 4000), 0xC6120001
 SERVER, PEER = Endpoint(0xC6120002, 80), Endpoint(0xC6120003, 7000)
 
 
-def box(kind: Nat) -> Box:
-    return Box(kind, HERE, random.Random(1))
+def box(kind: Nat, *, keeps_ports: bool = False) -> Box:
+    return Box(kind, HERE, random.Random(1), keeps_ports=keeps_ports)
 
 
 def seen(of: Box, target: Endpoint, now: float = 0.0, protocol: int = UDP) -> Endpoint:
@@ -81,6 +81,16 @@ def test_a_forwarded_port_is_open_to_all_and_answers_come_from_it() -> None:
     nat.forward(TCP, 9000, INSIDE)
     assert nat.inward(0.0, TCP, PEER, Endpoint(HERE, 9000)) == INSIDE
     assert nat.outward(0.0, TCP, INSIDE, PEER) == Endpoint(HERE, 9000)
+
+
+def test_a_cone_keeps_a_port_for_the_first_host_that_has_it() -> None:
+    nat, other = box(Nat.PORT_RESTRICTED, keeps_ports=True), Endpoint(INSIDE.address + 1, INSIDE.port)
+    assert seen(nat, SERVER) == Endpoint(HERE, INSIDE.port)
+    drawn = nat.outward(0.0, UDP, other, SERVER)
+    assert drawn is not None
+    assert drawn != seen(nat, SERVER)
+    assert nat.inward(0.0, UDP, SERVER, drawn) == other
+    assert seen(box(Nat.SYMMETRIC, keeps_ports=True), SERVER).port != INSIDE.port
 
 
 def test_a_restarted_box_knows_no_flow() -> None:

@@ -40,8 +40,9 @@ class _Flow:
 class Box:
     """A NAT or firewall with the public `address`."""
 
-    def __init__(self, kind: Nat, address: int, draws: random.Random) -> None:
-        self.kind, self.address = kind, address
+    def __init__(self, kind: Nat, address: int, draws: random.Random, *, keeps_ports: bool = True) -> None:
+        """`keeps_ports`: a cone's public port is the private one where that is free, as Linux does it."""
+        self.kind, self.address, self._keeps_ports = kind, address, keeps_ports
         self.udp_blocked = False
         self._draws = draws
         self._out: dict[tuple[int, Endpoint, Endpoint | None], _Flow] = {}
@@ -102,10 +103,10 @@ class Box:
         if (old := self._out.get(key)) is not None:
             del self._in[protocol, old.outside.port]
         port = inside.port
-        if self.translates:
+        if self.translates and (self.kind is Nat.SYMMETRIC or not self._keeps_ports):
             port = self._draws.randint(FIRST_PORT, LAST_PORT)
-            while (protocol, port) in self._in:
-                port = self._draws.randint(FIRST_PORT, LAST_PORT)
+        while (protocol, port) in self._in:
+            port = self._draws.randint(FIRST_PORT, LAST_PORT)
         flow = self._out[key] = _Flow(inside, Endpoint(self.address, port), now)
         self._in[protocol, port] = flow
         return flow

@@ -108,9 +108,10 @@ class _Router:
         """Follow one order: the name of a method below, and its arguments."""
         return getattr(self, f"do_{do}")(**given)
 
-    def do_box(self, kind: str, address: str) -> int:
+    def do_box(self, kind: str, address: str, keeps_ports: bool) -> int:
         """A new box; its number."""
-        self.boxes.append(Box(Nat(kind), int(IPv4Address(address)), self.routes.draws))
+        box = Box(Nat(kind), int(IPv4Address(address)), self.routes.draws, keeps_ports=keeps_ports)
+        self.boxes.append(box)
         return len(self.boxes) - 1
 
     def do_host(
@@ -146,6 +147,10 @@ class _Router:
     def do_forward(self, box: int, protocol: int, port: int, address: str, inside: int) -> None:
         """Open a public port of a box."""
         self.boxes[box].forward(protocol, port, Endpoint(int(IPv4Address(address)), inside))
+
+    def do_renumber(self, box: int, address: str) -> None:
+        """Another public address for a box."""
+        self.routes.renumber(self.boxes[box], int(IPv4Address(address)))
 
     def do_forget(self, box: int) -> None:
         """Lose a box's flows."""

@@ -69,6 +69,18 @@ class Routes:
         self._inside[self._key(box, address)] = site
         return site
 
+    def renumber(self, box: Box, address: int) -> None:
+        """Give a box that translates another public address; its flows are lost.
+
+        Raises ValueError where the address is taken, or its hosts have it themselves.
+        """
+        if address in self._public or not box.translates:
+            raise ValueError("an address that is free, of a box that translates")
+        self._public.pop(box.address, None)
+        self._public[address] = box
+        box.address = address
+        box.forget()
+
     @property
     def next_at(self) -> float | None:
         """When `due` has something to do next."""

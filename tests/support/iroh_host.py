@@ -2,8 +2,8 @@
 
     python -m tests.support.iroh_host SEED OWN_HOST
 
-It first says its contact. Then `{"prepare": contact}` is silent, `{"push": contact}` says `{"error": ...}` (null
-where the frame was acknowledged), and `{"status": true}` says contact, NAT, and the peers' paths by their keys.
+It first says its contact. Then `{"prepare": contact}` is silent, `{"push": contact}` says `{"error": ...}`
+(null where the frame was acknowledged), and `{"status": true}` says contact, NAT, and paths by peers' keys.
 """
 
 from __future__ import annotations

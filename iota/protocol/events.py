@@ -112,7 +112,7 @@ class StoreFrame(Frozen):
 class Drop(Frozen):
     """Nothing more of the microbatch is wanted: replicas that have not run its backward must not run it.
 
-    It has ended without settling; or it has settled by an earlier attempt than the receiver's.
+    It has ended without settling; or it has settled by attempts of others.
     """
 
     kind: Literal[EventKind.DROP] = EventKind.DROP

@@ -137,6 +137,9 @@ class VirtualMiner:
             frames.kept[header.name] = signed
             if self.swarm.rng.random() < self.swarm.deny_rate:
                 frames.bad.add(header.name)
+            if self.swarm.rng.random() < self.swarm.lose_rate:
+                del frames.kept[header.name]
+                return True
         if frames.kept.get(header.name) != signed:
             return False
         pushed = facts.Pushed(header.sender, digest(header.name, "pushed"))

@@ -54,14 +54,16 @@ class VirtualSwarm:
         recording: float = 0.0,
         push_rate: float = 0.5,
         deny_rate: float = 0.0,
+        lose_rate: float = 0.0,
     ) -> None:
         """`nan_rate` and `recording` are those of the miners' devices.
 
         `push_rate` is the share of frames that are pushed to their receivers, where these take them; the
-        others are stored. `deny_rate` is the share of those that their receivers acknowledge and cannot use.
+        others are stored. `deny_rate` is the share of those that their receivers acknowledge and say that
+        they cannot use, `lose_rate` that of those that they lose and say nothing.
         """
         self.spec, self.nan_rate, self.recording = spec, nan_rate, recording
-        self.push_rate, self.deny_rate = push_rate, deny_rate
+        self.push_rate, self.deny_rate, self.lose_rate = push_rate, deny_rate, lose_rate
         self.rng = Random(seed)
         self.clock = VirtualClock()
         self.links = Links(self.rng, latency_s)

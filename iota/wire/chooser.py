@@ -3,9 +3,11 @@
 The caller sends a frame so, with at most two transfers of it at a time:
 
 1. `choose` says which link. `began` when the transfer starts, `ended` when it ends, for every transfer.
-2. After `hedge_after_s` without an end, `next` says which link is tried beside it.
-3. A transfer past its `deadline_s` is stopped and has FAILED. When one fails and no other is under way,
-   `next` says the link to fall back on; None: all were tried, and the caller begins anew after a pause.
+2. After `hedge_after_s` without an end, `next` says which link is tried beside it. Of two transfers that
+   are under way already, the one that began first makes way: it is stopped and CANCELLED.
+3. A transfer past its `deadline_s` is stopped and has FAILED. When one fails alone, `next` says the link to
+   fall back on; None: all were tried, and the caller begins anew after a pause, as after a refusal alone.
+   When one fails or is refused beside another that is late by its `hedge_after_s`, `next` is asked as well.
 4. The first acknowledgement counts, and the frame is done. Another transfer of it is stopped and CANCELLED,
    unless it is a probe: that one goes on to its deadline, since a dial through a NAT that is stopped each
    time another link wins would never come to its end. Its acknowledgement is heard, and counts for nothing.
@@ -62,7 +64,7 @@ class Token:
 
     kind: LinkKind
     link: LinkHistory
-    others: Mapping[LinkKind, LinkHistory]
+    links: Mapping[LinkKind, LinkHistory]
     """All links to the peer itself."""
     transfer: Transfer
 
@@ -83,7 +85,7 @@ class Chooser:
     def choose(self, peer: str, size: int, now: float, usable: Sequence[LinkKind]) -> Choice:
         """The link for a frame of `size` bytes. `usable`: those that reach the peer, and always the store."""
         links = self._links(peer, usable)
-        best = _best(links, size)
+        best = _best(links, _known(links), size)
         probe = self._due(links, best, size, now)
         if probe is None:
             return _regular(links, best, size)
@@ -94,14 +96,14 @@ class Chooser:
     ) -> Choice | None:
         """The link for the same frame after or beside those `tried`; None if nothing is left.
 
-        Where a frame has two transfers already, `hedge_after_s` is for after one of them has failed. A link
-        whose breaker is open comes last, when the store has been tried too.
+        A link whose breaker is open comes last, when the store has been tried too.
         """
         links = {kind: link for kind, link in self._links(peer, usable).items() if kind not in tried}
         if not links:
             return None
-        if any(not link.broken for link in links.values()):
-            return _regular(links, _best(links, size), size)
+        closed = [kind for kind, link in links.items() if not link.broken]
+        if closed:
+            return _regular(links, _best(links, closed, size), size)
         return _probe(links, _most_hopeful(links, links, size), size, now, alone=len(links) == 1)
 
     def began(self, peer: str, kind: LinkKind, size: int, now: float) -> Token:
@@ -117,7 +119,7 @@ class Chooser:
         """
         link, was_broken = token.link, token.link.broken
         link.ended(token.transfer, now, outcome)
-        others = [other for other in token.others.values() if other is not link]
+        others = [other for other in token.links.values() if other is not link]
         if was_broken and not link.broken:
             for other in others:
                 other.probe_at = min(other.probe_at, now)
@@ -153,25 +155,34 @@ class Chooser:
     def _due(
         self, links: Mapping[LinkKind, LinkHistory], best: LinkKind, size: int, now: float
     ) -> LinkKind | None:
-        """The link to probe now; None where none promises enough. A link has one probe at a time."""
-        enough = self._limits.gain * links[best].cost_s(size, idle=True)
+        """The link to probe now, if the best is known and one without a probe promises more."""
+        if best is not LinkKind.STORE and not links[best].arrived:
+            return None
+        present = links[best].cost_s(size, idle=True)
         due = [
             kind
             for kind, link in links.items()
-            if kind is not best and not link.probing and link.probe_at <= now and link.hope_s(size) < enough
+            if not link.probing
+            and link.probe_at <= now
+            and link.hope_s(size) < self._limits.gain * present
+            and (link.broken or not link.arrived or link.cost_s(size, idle=True) > present)  # else it is busy
         ]
         return _most_hopeful(links, due, size) if due else None
 
 
-def _best(links: Mapping[LinkKind, LinkHistory], size: int) -> LinkKind:
-    """The link that costs least of those whose breakers are closed, the store's among them.
+def _known(links: Mapping[LinkKind, LinkHistory]) -> list[LinkKind]:
+    """The links whose breakers are closed.
 
     Once one to the peer itself is measured, those that are not are left to probes.
     """
     closed = [kind for kind, link in links.items() if not link.broken]
-    measured = [kind for kind in closed if links[kind].arrived]
-    known = any(kind is not LinkKind.STORE for kind in measured)
-    return min(measured if known else closed, key=lambda kind: links[kind].cost_s(size))
+    known = [kind for kind in closed if links[kind].arrived and kind is not LinkKind.STORE]
+    return [*known, LinkKind.STORE] if known else closed
+
+
+def _best(links: Mapping[LinkKind, LinkHistory], among: Iterable[LinkKind], size: int) -> LinkKind:
+    """The link that costs least."""
+    return min(among, key=lambda kind: links[kind].cost_s(size))
 
 
 def _most_hopeful(links: Mapping[LinkKind, LinkHistory], among: Iterable[LinkKind], size: int) -> LinkKind:

@@ -105,7 +105,7 @@ class FrameDoor:
         await self._find_room(header, head, size)
         return None
 
-    async def take(self, head: bytes, data: bytes) -> bytes:
+    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
         try:
             return await self._keep(head, data)
         finally:
@@ -118,7 +118,7 @@ class FrameDoor:
                 del self._places[head]
             self._let_in(self._room.release(place))
 
-    async def _keep(self, head: bytes, data: bytes) -> bytes:
+    async def _keep(self, head: bytes, data: bytes | bytearray) -> bytes:
         header = read_head(head, self._spec)
         digest = await asyncio.to_thread(lambda: blake3(data).hexdigest())
         notice = FrameNotice(name=header.name, digest=digest, size=len(data))
@@ -192,7 +192,6 @@ class FrameDoor:
             if not self._early[sender]:
                 del self._early[sender]
 
-
     async def _find_room(self, header: FrameHeader, head: bytes, size: int) -> None:
         """Returns once the frame may be read. Raises DoorRefused."""
         place = self._room.ask(header.sender, header.name, size)
@@ -237,7 +236,7 @@ class Doorway:
     async def admit(self, head: bytes, size: int) -> bytes | None:
         return await self._present().admit(head, size)
 
-    async def take(self, head: bytes, data: bytes) -> bytes:
+    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
         return await self._present().take(head, data)
 
     def give_up(self, head: bytes) -> None:

@@ -252,7 +252,8 @@ class IrohLink:
         """Where to dial: IP addresses that are permitted, and a relay only if it is one of our own."""
         if peer.iroh is None:
             return None
-        relay = peer.iroh.relay if peer.iroh.relay in self._options.relays else None
+        named = (peer.iroh.relay or "").rstrip("/")
+        relay = next((each for each in self._options.relays if each.rstrip("/") == named), None)
         addresses = [each for each in peer.iroh.addresses if self._is_dialled(each)]
         return {"key": peer.iroh.key, "relay": relay, "addresses": addresses}
 

@@ -67,8 +67,8 @@ class IrohStatus(Frozen):
 def seen_addresses(endpoint: EndpointStatus, own_hosts: Collection[str]) -> list[str]:
     """Addresses at which peers see this endpoint and that are believed, the most often seen first.
 
-    One peer alone is believed where it names one of `own_hosts`, which are known to be this machine's; else two
-    must agree, so that no single one makes this miner send its peers' packets elsewhere.
+    One peer alone is believed where it names one of `own_hosts`, which are known to be this machine's. Else
+    two must agree, so that no single one makes this miner send its peers' packets elsewhere.
     """
     counts = Counter(peer.sees for peer in endpoint.peers if peer.sees)
     return [

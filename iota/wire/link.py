@@ -61,7 +61,7 @@ class Door(Protocol):
         Raises DoorRefused.
         """
 
-    async def take(self, head: bytes, data: bytes) -> bytes:
+    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
         """Check and keep an admitted frame; `data` is the whole of it.
 
         Returns the 64-byte acknowledgement, once the frame is on disk. Raises DoorRefused.

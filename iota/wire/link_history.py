@@ -85,8 +85,8 @@ class LinkHistory:
         """`breaks`: whether it has a breaker; the last resort has none.
 
         `before`: the history before the peer's contact changed. Only its probes are taken over: a new address
-        may be reached at once, so the pause is the first one again, but a peer that changes its contact all
-        the time gets no more than a probe in each such pause.
+        may be reached at once, so the pause is the first one again. A peer that changes its contact all the
+        time gets no more than a probe in each such pause, for a link that brought no frame stays with probes.
         """
         self._prior, self._limits, self._breaks = prior, limits, breaks
         self.latency_s = prior.latency_s
@@ -117,7 +117,8 @@ class LinkHistory:
         """Probes under way."""
         self._offered = False
         if before is not None:
-            self.broken, self.probes, self.tried_at = before.broken, before.probes, before.tried_at
+            self.broken = before.broken or (not before.arrived and before.tried_at > -inf)
+            self.probes, self.tried_at = before.probes, before.tried_at
             self.probe_at = before.tried_at + limits.first_pause_s
 
     # ---- what is expected ----------------------------------------------------------------------------
@@ -138,7 +139,12 @@ class LinkHistory:
         return whole / (1 - min(self.failure_rate, self._limits.worst_rate))
 
     def hope_s(self, size: int) -> float:
-        """`cost_s` at the link's best: as it once was, or as the prior has it before it is known."""
+        """`cost_s` at the link's best: as it once was, or as the prior has it before it is known.
+
+        0 for one that was never tried: it is tried once, so that it is known, and dialled, when it is needed.
+        """
+        if self._breaks and not self.arrived and self.tried_at == -inf:
+            return 0.0
         latency, s_per_byte = self._prior.latency_s, 1 / self._prior.bytes_per_s
         if self._best and self.arrived >= self._limits.sure_after:
             latency, s_per_byte = self._best
@@ -230,7 +236,7 @@ class LinkHistory:
         again = transfer.probe or self.broken or not self.arrived
         weight = 1.0 if again else self._limits.weight  # what was known before is out of date
         self._learn(transfer.size, weight * (alone_s - self._alone(transfer.size)))
-        self.failure_rate *= 1 - weight
+        self.failure_rate *= 0.0 if self.broken else 1 - self._limits.weight
         if transfer.measured and not transfer.probe:
             self._ratios.append(max(_LEAST_S, now - transfer.began_s) / transfer.expected_s)
             self._spread = None
@@ -263,9 +269,9 @@ class LinkHistory:
 
     def _refused(self, now: float) -> None:
         self.refusals += 1
-        if self.refusals > self._limits.refusals_to_fail:
+        if self.refusals >= self._limits.refusals_to_break:
             self._wait(now)
-            self._failed()
+            self.broken = self._breaks
         else:
             self.failures, self.broken = 0, False
 

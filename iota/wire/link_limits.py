@@ -42,7 +42,7 @@ class Limits:
 
     priors: Mapping[LinkKind, Prior] = field(default_factory=_priors)
     max_peers: int = 4096
-    """Peers whose links are remembered: more than a run has miners; about 3 kB for each."""
+    """Peers whose links are remembered: more than a run has miners; about 5 kB for each."""
 
     weight: float = 0.25
     """Of a new value in a smoothed one: four frames are seconds of training, and one outlier is no trend."""
@@ -81,8 +81,8 @@ class Limits:
 
     failures_to_break: int = 3
     """Failures in a row that open a breaker: one or two may be a restart of the peer."""
-    refusals_to_fail: int = 8
-    """Refusals in a row after which another is a failure: a link may answer "later" for ever."""
+    refusals_to_break: int = 8
+    """The same of refusals: a link may answer "later" for ever."""
     first_pause_s: float = 1.0
     """Until the first probe: a peer restarts in seconds."""
     max_pause_s: float = 120.0

@@ -124,12 +124,12 @@ class EpochTraining:
         return self.inputs.missed(fact)
 
     def frame_stored(self, fact: FrameStored) -> None:
-        """A frame of this replica has been delivered: in the store others find it by themselves."""
+        """A frame of this replica has been delivered."""
         name = fact.notice.name
         route = self.inputs.routes.get((name.step, name.microbatch))
         stage = name.direction.destination(name.stage, self.schedule.spec.layout.stages)
-        if route is not None and stage is not None and route.made.get(stage) == (name, False):
-            route.made[stage] = (name, fact.notice.kept is None)
+        if route is not None and stage is not None and fact.notice.kept is None and stage in route.made:
+            route.made[stage] = (name, fact.notice)
 
     @property
     def working(self) -> bool:
@@ -157,7 +157,7 @@ class EpochTraining:
         route = self.inputs.held(place)
         if fact.frame is None or running.receiver is None or closed or route is None or stage is None:
             return [Say(receipts=True)]
-        route.made[stage] = (fact.frame.notice.name, False)
+        route.made[stage] = (fact.frame.notice.name, None)
         return [SendFrame(fact.frame, route.beside[stage].hotkey)]
 
     def commit(self, version: int) -> list[Effect]:
@@ -238,10 +238,11 @@ class EpochTraining:
         if (route := self.inputs.held(place)) is None:
             return []
         found = self.inputs.find(self.inputs.move(event))
-        name, stored = route.made.get(event.stage, (None, False))
-        if name is None or stored or self.schedule.is_closed(event.step):
+        if event.stage not in route.made or self.schedule.is_closed(event.step):
             return found
-        return [*found, ResendFrame(name, event.miner)]
+        name, stored = route.made[event.stage]
+        # A notice that came when nobody waited for the frame was not taken.
+        return [*found, ResendFrame(name, event.miner) if stored is None else Say(frames=(stored,))]
 
     def _drop(self, event: Drop) -> list[Effect]:
         self.inputs.leave((event.step, event.microbatch))

@@ -154,7 +154,7 @@ class InputBook:
         if entry is None or (entry.gone and not self.resumed):
             return False
         if route is None:
-            return True
+            return fact.pushed is None and not entry.over
         if name.direction in route.inputs:
             return False
         known = route.frames.get(name)
@@ -173,7 +173,10 @@ class InputBook:
                 known.digest, known.found = fact.pushed.digest, name in route.sought
             if reads:
                 route.inputs[name.direction] = name
-            reads = route.inputs.get(name.direction) == name and not known.denied
+            if fact.pushed is None and route.proofs.get(name.direction) == name:
+                del route.proofs[name.direction]
+            used = route.inputs.get(name.direction)
+            reads = used is not None and name.direction not in route.proofs
         if reads:
             self.schedule.frame(name.step, name.microbatch, name.direction)
 
@@ -233,31 +236,37 @@ class InputBook:
         if route is None or entry is None or entry.over or entry.attempt != op.attempt:
             return []
         effects: list[Effect] = []
-        for direction in _read_by(op.kind):
-            if (name := route.inputs.get(direction)) is not None:
-                receipted = op.kind is OpKind.BACKWARD and direction is Direction.FORWARD and op.send_forward
-                effects += self._deny(route, name, receipted=receipted)
+        for direction, name in list(route.inputs.items()):  # those that it has not read as well
+            if op.kind is OpKind.BACKWARD and direction is Direction.FORWARD and op.send_forward:
+                effects += self._prove(route, name)
+            else:
+                effects += self._deny(route, name)
         if effects and op.kind is OpKind.BACKWARD:
             self.schedule.recompute(entry)
         return effects
 
-    def _deny(self, route: Route, name: FrameName, *, receipted: bool) -> list[Effect]:
-        """`receipted`: a receipt names the frame as an input already, so that no other can stand for it."""
-        known, current = route.frame(name), name.attempt == route.beside[name.stage].sends
-        if known.stored or (receipted and not current):
+    def _deny(self, route: Route, name: FrameName) -> list[Effect]:
+        """Let go of an input, unless it is in the store as it is here; another one takes its place."""
+        known = route.frame(name)
+        if known.stored:
             return []
         known.denied = True
+        del route.inputs[name.direction]
         self.schedule.lack(name.step, name.microbatch, name.direction)
-        effects: list[Effect] = []
-        if not receipted:
-            del route.inputs[name.direction]
-            effects.append(DenyFrame(name))
-            effects += self.find(route.others(name))
+        effects = [DenyFrame(name), *self.find(route.others(name))]
         if known.announced is not None:
-            effects.append(self._fetch(route, known.announced))
-        elif current:
-            effects.append(Say(reports=(FrameMissing(name=name, reason=DENIED),)))
-        return effects
+            return [*effects, self._fetch(route, known.announced)]
+        return [*effects, *(_missing(name) if name == route.current(name) else ())]
+
+    def _prove(self, route: Route, name: FrameName) -> list[Effect]:
+        """Wait with an input that a receipt names until the store has what the orchestrator knows of it."""
+        current = route.current(name)
+        if current is None or route.frame(name).stored or route.frame(current).announced is not None:
+            return []
+        route.frame(current).denied = True
+        route.proofs[name.direction] = current
+        self.schedule.lack(name.step, name.microbatch, name.direction)
+        return _missing(current)
 
     def _fetch(self, route: Route, event: FrameReady) -> FetchFrame:
         route.fetching.add(event.notice.name)
@@ -300,6 +309,5 @@ class InputBook:
             yield Direction.BACKWARD
 
 
-def _read_by(kind: OpKind) -> tuple[Direction, ...]:
-    """The directions of the frames that an op on a microbatch reads."""
-    return tuple(Direction) if kind is OpKind.BACKWARD else (Direction.FORWARD,)
+def _missing(name: FrameName) -> list[Effect]:
+    return [Say(reports=(FrameMissing(name=name, reason=DENIED),))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from iota.protocol.events import FrameReady
-from iota.protocol.frames import Direction, FrameName
+from iota.protocol.frames import Direction, FrameName, FrameNotice
 
 Place = tuple[int, int]
 """(step, microbatch)"""
@@ -85,13 +85,15 @@ class Route:
     """Whether it was dropped or given to another. Its step may count what was done before that."""
     inputs: dict[Direction, FrameName] = field(default_factory=dict)
     """The frames that the ops read."""
+    proofs: dict[Direction, FrameName] = field(default_factory=dict)
+    """Inputs that receipts name and that are to be read again: not before these frames are in the store."""
     frames: dict[FrameName, KnownFrame] = field(default_factory=dict)
     sought: set[FrameName] = field(default_factory=set)
     """Frames that are looked for on this disk."""
     fetching: set[FrameName] = field(default_factory=set)
     """Frames that are fetched from the store."""
-    made: dict[int, tuple[FrameName, bool]] = field(default_factory=dict)
-    """By the stage that it goes to: this replica's frame on its disk, and whether the store has it."""
+    made: dict[int, tuple[FrameName, FrameNotice | None]] = field(default_factory=dict)
+    """By the stage that it goes to: this replica's frame on disk, and its notice if it is in the store."""
 
     def frame(self, name: FrameName) -> KnownFrame:
         """What is known of a frame."""
@@ -100,6 +102,11 @@ class Route:
     def gave(self, name: FrameName, sender: str) -> bool:
         """Whether `sender` was given the attempt of a frame."""
         return self.beside[name.stage].given.get(name.attempt) == sender
+
+    def current(self, name: FrameName) -> FrameName | None:
+        """The frame that is expected in place of this one, or itself; None if that is not known."""
+        attempt = self.beside[name.stage].sends
+        return None if attempt is None else name.model_copy(update={"attempt": attempt})
 
     def others(self, denied: FrameName) -> list[FrameName]:
         """Frames that are here and can be used in place of a denied one."""

@@ -22,6 +22,7 @@ from iota.spec import RunSpec
 from orchestrator.coordinator import (
     auditing,
     bases,
+    denials,
     evidence,
     frames,
     heldout,
@@ -117,7 +118,8 @@ class Coordinator:
                 run.head.block, run.head.hash = entry.block, entry.block_hash
                 sealing.seal(run)
                 if run.store_away_since is None:
-                    rerouting.take_overdue(run)
+                    for late in rerouting.take_overdue(run):
+                        denials.store_what_is_lost(run, late)
                     heldout.leave_out(run)
                     evidence.miss_overdue(run)
                 run.dirty = True

@@ -75,12 +75,35 @@ def deny(
     return True
 
 
-def _deny(run: RunState, member: Member, step: PlannedStep, mb: MicrobatchState, name: FrameName) -> None:
+def store_what_is_lost(run: RunState, member: Member) -> None:
+    """A late replica may have lost what it has acknowledged, and not know that it had it.
+
+    Where nobody can do its work instead, all that its ops wait for comes through the store.
+    """
+    if any(other is not member for other in run.active(member.stage, len(run.current.steps) - 1)):
+        return
+    for number, index, _ in list(member.pending):
+        step, mb = run.open_microbatch((number, index))
+        for stage, direction in input_places(run, member) if mb.ended is None else ():
+            delivered = mb.places[stage].frame(direction)
+            if delivered is not None and delivered[3] == member.hotkey:
+                name = delivered_frame(run, step, mb, stage, direction).notice.name
+                _deny(run, member, step, mb, name, "was late, and may have lost")
+
+
+def _deny(
+    run: RunState,
+    member: Member,
+    step: PlannedStep,
+    mb: MicrobatchState,
+    name: FrameName,
+    told: str = "could not use",
+) -> None:
     at, place = (mb.index, name.stage, name.direction), mb.places[name.stage]
     denial = step.denied[at, place.attempt] = Denial(member.hotkey)
     if place.frame(name.direction) is None:
         return  # its maker is asked for it once it says that it has sent it
-    member.history.happened(run.now, run.epoch, f"it could not use frame {name}, which it had acknowledged")
+    member.history.happened(run.now, run.epoch, f"it {told} frame {name}, which it had acknowledged")
     if at in step.in_store_too:
         announce_too(run, step, mb, name.stage, name.direction)
         return

@@ -34,17 +34,22 @@ class EventLog:
     _first: int = 1
     """Number of the first of them."""
     _old: int = 0
-    """Events before this number are packed with the next frame that is announced."""
+    """Events before this number are packed with the next frame that is delivered."""
     _aging: int = 0
     """`_old` after the next call of `age`."""
 
     def append(self, event: Event) -> None:
         """Add an event with the next number."""
-        if isinstance(event, FrameReady) and self._old > self._first:
-            first, old = self._first, self._take(self._old)
-            self._packs = (*self._packs, (first, self._old - 1, zlib.compress(old)))
+        if isinstance(event, FrameReady):
+            self.pack()
         self._fresh += _EVENT.dump_json(event) + b"\n"
         self.next_seq += 1
+
+    def pack(self) -> None:
+        """Pack the events that may be packed: called with each frame that is delivered to the member."""
+        if self._old > self._first:
+            first, old = self._first, self._take(self._old)
+            self._packs = (*self._packs, (first, self._old - 1, zlib.compress(old)))
 
     def _take(self, number: int) -> bytes:
         """Remove the fresh events before `number` and return them."""

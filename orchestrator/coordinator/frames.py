@@ -98,6 +98,7 @@ def _take_frame(
         announce(run, step, mb, target, notice, member.hotkey)
     else:
         await_op(run, step, mb, target, name.direction)
+        run.members[mb.places[target].miner].events.pack()
 
 
 def _contradicts(run: RunState, member: Member, name: FrameName) -> None:

@@ -231,15 +231,18 @@ def count(run: RunState, step: PlannedStep, mb: MicrobatchState, member: Member,
 
 
 def _excuse(run: RunState, step: PlannedStep, mb: MicrobatchState) -> None:
-    """Tell the replicas whose attempt does not count that a settled microbatch needs nothing more of them.
+    """Tell the replicas of which no attempt counts that a settled microbatch needs nothing more of them.
 
-    Such an attempt was to send the frame of one that counts, whose receiver had it already: the notice of a
+    Theirs was to send a frame in place of another attempt, whose receiver had it already: the notice of a
     frame that was pushed comes after it. Backwards run in order, so that it would wait for its gradient for
     ever.
     """
     for stage, place in enumerate(mb.places):
         given = step.given.find((mb.index, stage), place.attempt)
-        if place.attempt and (given is None or not given.marks & Mark.BACKWARD):
+        if not place.attempt or (given is not None and given.marks & Mark.BACKWARD):
+            continue
+        counted = counted_pairs(step.order.get(place.miner, bytearray()))
+        if all(index != mb.index for index, _ in counted):
             run.send(place.miner, Drop(epoch=run.epoch, step=step.number, microbatch=mb.index))
 
 

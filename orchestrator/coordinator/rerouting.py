@@ -257,14 +257,16 @@ def drop(run: RunState, step: PlannedStep, mb: MicrobatchState, reason: str) -> 
     tell_dropped(run, step, mb)
 
 
-def take_overdue(run: RunState) -> None:
-    """Note the replicas that missed a deadline; their work goes to others."""
-    for member in overdue(run):
+def take_overdue(run: RunState) -> list[Member]:
+    """Note the replicas that missed a deadline, and return them; their work goes to others."""
+    late = overdue(run)
+    for member in late:
         run.incidents.named.append(f"{member.hotkey} missed a deadline at stage {member.stage}")
         member.stalled = True
         run.look_at(member)
         member.history.work(run.epoch).missed += 1
         member.history.happened(run.now, run.epoch, "it missed a deadline")
+    return late
 
 
 def overdue(run: RunState) -> list[Member]:

@@ -74,6 +74,7 @@ class CheckedSwarm(VirtualSwarm):
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
     push_rate=st.sampled_from([0.0, 0.5, 1.0]),
     deny_rate=st.sampled_from([0.0, 0.0, 0.05, 0.5]),
+    lose_rate=st.sampled_from([0.0, 0.0, 0.0, 0.05]),
 )
 def test_every_index_equals_a_scan_after_every_entry(
     seed: int,
@@ -86,6 +87,7 @@ def test_every_index_equals_a_scan_after_every_entry(
     nan_rate: float,
     push_rate: float,
     deny_rate: float,
+    lose_rate: float,
 ) -> None:
     spec = tiny_spec(
         stages=stages,
@@ -97,7 +99,9 @@ def test_every_index_equals_a_scan_after_every_entry(
         credit=2,
         heldout=2,
     )
-    swarm = CheckedSwarm(spec, seed, nan_rate=nan_rate, push_rate=push_rate, deny_rate=deny_rate)
+    swarm = CheckedSwarm(
+        spec, seed, nan_rate=nan_rate, push_rate=push_rate, deny_rate=deny_rate, lose_rate=lose_rate
+    )
     for _ in range(stages * replicas):
         swarm.add_miner()
     chance = random.Random(seed)

@@ -66,6 +66,7 @@ class Books:
     recording=st.sampled_from([0.0, 0.3, 2.0]),
     push_rate=st.sampled_from([0.0, 0.5, 1.0]),
     deny_rate=st.sampled_from([0.0, 0.0, 0.05, 0.5]),
+    lose_rate=st.sampled_from([0.0, 0.0, 0.0, 0.05]),
 )
 def test_every_microbatch_ends_once_whatever_happens(
     seed: int,
@@ -81,6 +82,7 @@ def test_every_microbatch_ends_once_whatever_happens(
     recording: float,
     push_rate: float,
     deny_rate: float,
+    lose_rate: float,
 ) -> None:
     epochs = 2
     spec = tiny_spec(
@@ -94,7 +96,13 @@ def test_every_microbatch_ends_once_whatever_happens(
         heldout=heldout,
     )
     swarm = VirtualSwarm(
-        spec, seed, nan_rate=nan_rate, recording=recording, push_rate=push_rate, deny_rate=deny_rate
+        spec,
+        seed,
+        nan_rate=nan_rate,
+        recording=recording,
+        push_rate=push_rate,
+        deny_rate=deny_rate,
+        lose_rate=lose_rate,
     )
     for _ in range(stages * replicas):
         swarm.add_miner()
@@ -113,7 +121,7 @@ def test_every_microbatch_ends_once_whatever_happens(
     assert state.totals.tokens == state.totals.settled * spec.data.tokens
     measured = {number: found.microbatches for number, found in state.totals.heldout.items()}
     assert all(0 < count <= heldout for count in measured.values())
-    if heldout and not faults and not nan_rate:
+    if heldout and not (faults or nan_rate or deny_rate or lose_rate):
         assert measured == dict.fromkeys(range(epochs), heldout)
     again = Coordinator(spec, LIMITS)
     for entry in swarm.entries:

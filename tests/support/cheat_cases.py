@@ -114,6 +114,10 @@ CASES: Final = {
     "frames that are not stored, and constants": Case(
         {"miner-00": "evidence:unstored_frames", "miner-01": "compute:constants"}
     ),
+    "frames that are not sent, acknowledged by a partner": Case(
+        {"miner-00": "evidence:unsent_frames", "miner-01": "evidence:makes_inputs_up"},
+        accomplices=frozenset({"miner-00"}),  # it computes what it says
+    ),
     "other frames than its receipts say": _one("evidence:other_frames"),
     "a lying merger": _one("merges:lying_merger", most=1.0),
     "three lying mergers": _three("merges:lying_merger"),

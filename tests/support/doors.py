@@ -29,14 +29,19 @@ class MemoryDoor:
     """Bytes of a frame that is admitted at most."""
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     """Admissions wait until it is set."""
+    written: asyncio.Event = field(default_factory=asyncio.Event)
+    """Frames that are there wait until it is set."""
     asked: int = 0
     admitted: list[bytes] = field(default_factory=list)
     """Heads of frames that are being read."""
+    taking: list[bytes] = field(default_factory=list)
+    """Heads of frames that are whole and wait."""
     given_up: list[bytes] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.opened.set()
+        self.written.set()
 
     async def admit(self, head: bytes, size: int) -> bytes | None:
         self.asked += 1
@@ -52,7 +57,10 @@ class MemoryDoor:
 
     async def take(self, head: bytes, data: bytes) -> bytes:
         self.admitted.remove(head)
+        self.taking.append(head)
         self._change()
+        await self.written.wait()
+        self.taking.remove(head)
         if self.refuses_whole is not None:
             raise self.refuses_whole
         if self.kept.setdefault(head, data) != data:

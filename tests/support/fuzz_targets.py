@@ -34,6 +34,7 @@ from iota.outer import open_delta_codec
 from iota.outer.base import base_parts
 from iota.outer.base_values import read_base_part
 from iota.outer.partition import PartError
+from iota.protocol.contacts import ContactsRequest
 from iota.protocol.events import ExchangeReply
 from iota.protocol.messages import ExchangeRequest, Verdict
 from iota.protocol.plans import WholePlan
@@ -261,6 +262,10 @@ TARGETS = {
         Target(
             "exchange", lambda data: parse(ExchangeRequest, data), (Problem,),
             _json(_MESSAGES["exchange request"]),
+        ),
+        Target(
+            "contacts", lambda data: parse(ContactsRequest, data), (Problem,),
+            _json(_MESSAGES["contacts request"]),
         ),
         Target("record", _epoch_record, (UntrustedAnswer, SealBroken), lambda: _json(_record())()),
         Target("plan", _plan, (ValidationError,), _json(samples.WHOLE_PLAN)),

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import iota
 from iota.http import HttpClient
+from iota.settings import Ways
 from iota.spec import RunSpec
 from iota.swarm.options import SwarmOptions
 from iota.swarm.ports import choose_ports
@@ -48,6 +49,7 @@ class LiveSwarm:
     """Processes of one run in `root`. `entries` replaces the program of a node by name.
 
     `others`: validators beside the first one, which there is then too.
+    `ways` are the miners' --transport by name; others have the product's default.
     `in_order`: a node starts once the one before has joined, so that each has its stage: 0, 1, ..., 0, 1, ...
     """
 
@@ -58,13 +60,14 @@ class LiveSwarm:
         *,
         validator: bool = False,
         entries: Mapping[str, str] | None = None,
+        ways: Mapping[str, Ways] | None = None,
         in_order: bool = False,
         others: Sequence[OtherValidator] = (),
     ) -> None:
         self.options, self.validator, self.in_order = options, validator or bool(others), in_order
         self.others = {other.name: other for other in others}
         self.run_dir = RunDir(root)
-        self.entries = dict(entries or {})
+        self.entries, self.ways = dict(entries or {}), dict(ways or {})
         self.running: dict[str, Running] = {}
         self._stack = AsyncExitStack()
 
@@ -111,10 +114,15 @@ class LiveSwarm:
         programs = self.programs.miners(self.miners)
         if self.validator:
             programs.append(self.programs.validator())
-        return [
-            dataclasses.replace(p, entry=self.entries[p.name]) if p.name in self.entries else p
-            for p in programs
-        ]
+        return [self._as_given(program) for program in programs]
+
+    def _as_given(self, program: Program) -> Program:
+        way = self.ways.get(program.name)
+        return dataclasses.replace(
+            program,
+            entry=self.entries.get(program.name, program.entry),
+            arguments=(*program.arguments, *(() if way is None else ("--transport", way))),
+        )
 
     def _prepare(self) -> RunSpec:
         manifest = prepare_data(self.options.data, "bytes", self.run_dir.store, lambda line: None)

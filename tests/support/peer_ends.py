@@ -14,6 +14,7 @@ from iota.codec.shapes import payload_size
 from iota.http import Reach
 from iota.identity.contacts import sign_contact
 from iota.identity.keys import Hotkey
+from iota.identity.peer_certificate import make_certificate
 from iota.protocol.contacts import CONTACT_S, Contact, SignedContact
 from iota.protocol.events import Delivered
 from iota.protocol.frames import FrameName, FrameNotice
@@ -101,12 +102,20 @@ class End:
     transport: Transport
     port: int
     expects: Callable[[FrameHeader], Expectation]
+    link: DirectLink
+    certificate: str | None = None
     kept: dict[FrameName, bytes] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
     def knows(self, other: End) -> None:
         """Write the other end's address into this one's book."""
-        self.book.contacts[other.hotkey.ss58] = contact_of(other.hotkey, other.port).contact
+        contact = contact_of(other.hotkey, other.port).contact
+        contact = contact.model_copy(update={"certificate": other.certificate})
+        self.book.contacts[other.hotkey.ss58] = contact
+
+    async def forget_connections(self) -> None:
+        """Close the connections to others that are kept open."""
+        await self.link.close()
 
     async def keep_all(self) -> None:
         """Check and keep what comes, as a miner does."""
@@ -150,14 +159,17 @@ async def open_end(
     shelf: dict[FrameName, bytes],
     *,
     expects: Callable[[FrameHeader], Expectation] = lambda header: Expectation.EXPECTED,
+    tls: bool = False,
     spec: RunSpec = SPEC,
 ) -> AsyncIterator[End]:
     """An end that listens on loopback and keeps what it expects."""
+    context, certificate = make_certificate() if tls else (None, None)
+    link = DirectLink(Reach(anywhere=True), UploadPace(None))
     hotkey, book, doorway, chooser = Hotkey.from_seed(bytes([seed]) * 32), OpenBook(), Doorway(), Chooser()
-    links: dict[LinkKind, Link] = {LinkKind.DIRECT: DirectLink(Reach(anywhere=True), UploadPace(None))}
-    async with serve_frames(doorway, payload_size(spec), "127.0.0.1", 0) as port:
+    links: dict[LinkKind, Link] = {LinkKind.DIRECT: link}
+    async with serve_frames(doorway, payload_size(spec), "127.0.0.1", 0, context) as port:
         transport = PeerTransport(spec, hotkey.sign, ShelfTransport(shelf), links, book, doorway, chooser)
-        end = End(hotkey, book, doorway, chooser, transport, port, expects)
+        end = End(hotkey, book, doorway, chooser, transport, port, expects, link, certificate)
         transport.listen_for(lambda header: end.expects(header), lambda: (0, 0))
         keeping = asyncio.create_task(end.keep_all())
         try:
@@ -165,5 +177,4 @@ async def open_end(
         finally:
             await transport.close()
             await keeping
-            for link in links.values():
-                await link.close()
+            await link.close()

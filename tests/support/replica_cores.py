@@ -58,6 +58,15 @@ def training(stage: int = 1, *, reads_tokens: bool = False) -> ReplicaCore:
     return core
 
 
+def resumed() -> ReplicaCore:
+    """The same of a life that goes on from its disk."""
+    core = ReplicaCore(SPEC, 1, ME, reads_tokens=False, resumed=True)
+    core.take(BaseHeld(0, BASE))
+    hear(core, Admit(epoch=0, step=0, carries=True))
+    core.take(StateLoaded(0, 0))
+    return core
+
+
 def plan(stage: int = 1) -> Plan:
     """All three microbatches of step 0 go through ME at `stage`."""
     return share_of(whole_plan((FIRST, ME, LAST) if stage else (ME, FIRST, LAST), 3), ME)

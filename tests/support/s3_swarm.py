@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from iota.store import open_store
 from iota.swarm.options import SwarmOptions
 from iota.swarm.processes import Program
 from iota.swarm.programs import Programs
-from tests.support.live_swarm import LiveSwarm
+from tests.support.live_swarm import LiveSwarm, Status, tiny
 
 
 class S3Swarm(LiveSwarm):
@@ -52,3 +53,17 @@ class _S3Programs(Programs):
             program,
             arguments=(*program.arguments[: at + 1], self.store_url, *program.arguments[at + 4 :]),
         )
+
+
+async def train(root: Path, store_url: str) -> Status:
+    """The status at the end of a small run in the folder `root`, with a validator."""
+    options = tiny(stages=2, microbatches=2, steps_per_epoch=2)
+    async with S3Swarm(root, options, store_url, validator=True) as swarm:
+        status = await swarm.finished()
+        await swarm.validator_done(60)
+        return status
+
+
+if __name__ == "__main__":
+    ended = asyncio.run(train(Path(sys.argv[2]), sys.argv[1]))
+    print(f"trained: {ended['settled']} microbatches settled, loss {ended['loss']:.4f}")

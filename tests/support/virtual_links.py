@@ -8,6 +8,9 @@ from enum import StrEnum
 from functools import partial
 from math import inf
 
+_ROUNDING = 1e-3
+"""Seconds or bytes: what is less is none, so that time goes on by more than a float's precision."""
+
 
 class Behaviour(StrEnum):
     """What a link does in a phase."""
@@ -56,8 +59,15 @@ class Uplink:
     links: list[VirtualLink] = field(default_factory=list)
 
     def share(self) -> float:
-        """Bytes a second of each transfer."""
-        return self.bytes_per_s / max(1, sum(len(link.sending()) for link in self.links))
+        """Most bytes a second of a transfer: what slower links leave is shared by the others."""
+        caps = sorted(link.own_rate() for link in self.links for _ in link.sending())
+        left = self.bytes_per_s
+        for place, cap in enumerate(caps):
+            share = left / (len(caps) - place)
+            if cap > share:
+                return share
+            left -= cap
+        return inf
 
 
 @dataclass
@@ -114,9 +124,13 @@ class VirtualLink:
         """The transfers that take their part of the line."""
         return [flight for flight in self._moving() if not flight.latency_left]
 
+    def own_rate(self) -> float:
+        """Bytes a second of each transfer that is past its latency, if the line were wide."""
+        return self.phase.bytes_per_s / max(1, len(self.sending()))
+
     def rate(self) -> float:
         """Bytes a second of each transfer that is past its latency."""
-        return min(self.phase.bytes_per_s / max(1, len(self.sending())), self.uplink.share())
+        return min(self.own_rate(), self.uplink.share())
 
     def _moving(self) -> list[Flight]:
         if self.phase.behaviour is Behaviour.STALLS:
@@ -141,7 +155,7 @@ class VirtualLink:
 def _less(left: float, passed: float) -> float:
     """What is left, of seconds or bytes; a rounding error is nothing."""
     rest = left - passed
-    return rest if rest > 1e-6 else 0.0
+    return rest if rest > _ROUNDING else 0.0
 
 
 def steady(latency_s: float = 0.02, bytes_per_s: float = 50e6, uplink: Uplink | None = None) -> VirtualLink:

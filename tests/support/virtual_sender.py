@@ -55,6 +55,12 @@ class Running:
     flight: Flight | None = None
     ended: bool = False
 
+    @property
+    def late_s(self) -> float:
+        """When it is late."""
+        hedge_s = self.choice.hedge_after_s
+        return inf if hedge_s is None else self.began_s + hedge_s
+
 
 @dataclass
 class Sent:
@@ -65,6 +71,8 @@ class Sent:
     done_s: float = inf
     acknowledged: int = 0
     """Acknowledgements that counted."""
+    rounds: int = 0
+    """How often all links were open to it anew."""
     most_running: int = 0
     transfers: list[LinkKind] = field(default_factory=list)
     probes: list[LinkKind] = field(default_factory=list)
@@ -97,20 +105,23 @@ class VirtualSender:
         self, frames: int, *, together: int = 1, gap_s: float = 0.0, size: int = FRAME_BYTES
     ) -> list[Sent]:
         """Send frames, `together` at a time, each `gap_s` after one has been acknowledged; waits for all."""
-        numbers = iter(range(len(self.sent), len(self.sent) + frames))
         out: list[Sent] = []
+        done = 0
 
         def begin() -> None:
-            number = next(numbers, None)
-            if number is not None:
-                sent = Sent(number, self.now)
-                self.sent.append(sent)
-                out.append(sent)
-                _Sending(self, sent, size, lambda: self.after(gap_s, begin)).begin()
+            if len(out) < frames:
+                out.append(Sent(len(self.sent), self.now))
+                self.sent.append(out[-1])
+                _Sending(self, out[-1], size, end).begin()
+
+        def end() -> None:
+            nonlocal done
+            done += 1
+            self.after(gap_s, begin)
 
         for _ in range(together):
             self.after(0.0, begin)
-        self.run(lambda: len(out) == frames and all(sent.acknowledged for sent in out))
+        self.run(lambda: done == frames)
         return out
 
     def settle(self) -> None:
@@ -153,6 +164,7 @@ class _Sending:
         if self._sent.acknowledged:
             return
         self._tried = []
+        self._sent.rounds += 1
         self._start(self._chooser.choose("peer", self._size, self._sender.now, self._usable))
 
     def _start(self, choice: Choice) -> None:
@@ -172,16 +184,17 @@ class _Sending:
             sender.after(choice.hedge_after_s, lambda: self._hedge(running))
 
     def _hedge(self, running: Running) -> None:
-        """Start another link beside one that is late."""
-        if running.ended or self._sent.acknowledged or len(self._running) > 1 or not self._sender.hedges:
+        """Start another link beside one that is late; of two, the one that began first makes way."""
+        if running.ended or self._sent.acknowledged or not self._sender.hedges:
             return
-        self._start_next()
-
-    def _start_next(self) -> bool:
-        choice = self._chooser.next("peer", self._size, self._sender.now, self._usable, self._tried)
+        choice = self._next()
         if choice is not None:
+            for other in [other for other in self._running if other is not running]:
+                self._stop(other, Outcome.CANCELLED)
             self._start(choice)
-        return choice is not None
+
+    def _next(self) -> Choice | None:
+        return self._chooser.next("peer", self._size, self._sender.now, self._usable, self._tried)
 
     def _ended(self, running: Running, how: Behaviour) -> None:
         if running.ended:  # stopped at this very moment
@@ -206,11 +219,12 @@ class _Sending:
             self._done(running.choice.kind)
         elif self._running:
             other = self._running[0]
-            hedge_s = other.choice.hedge_after_s
-            if hedge_s is not None and other.began_s + hedge_s <= self._sender.now:
+            if other.late_s <= self._sender.now:
                 self._hedge(other)
-        elif outcome is Outcome.REFUSED_LATER or not self._start_next():
+        elif outcome is Outcome.REFUSED_LATER or (choice := self._next()) is None:
             self._sender.after(PAUSE_S, self.begin)
+        else:
+            self._start(choice)
 
     def _done(self, by: LinkKind) -> None:
         self._sent.acknowledged += 1

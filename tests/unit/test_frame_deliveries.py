@@ -262,6 +262,21 @@ def test_a_denied_frame_of_an_attempt_that_is_over_is_made_again_as_a_new_attemp
     assert costs(driven, holds, receiver) == [(0, 0), (0, 0)]
 
 
+def test_a_late_replica_that_nobody_can_replace_gets_what_it_waits_for_through_the_store(
+    driven: Driven,
+) -> None:
+    """It has lost what it acknowledged, and does not know that it had it."""
+    sender, receiver = holder(driven, 0), holder(driven, 1)
+    driven.lose(other(driven, 1))
+    driven.news(sender)
+    driven.wait(20.0)
+    while not receiver.stalled:
+        driven.wait(20.0)
+    assert StoreFrame(name=NAME) in told(driven, sender, StoreFrame)
+    driven.say(sender, frames=[frame(0, 0, 0, 0, 0, F)])
+    assert [event.notice.name for event in told(driven, receiver, FrameReady)] == [NAME]
+
+
 # ---- re-routes -----------------------------------------------------------------------------------
 
 

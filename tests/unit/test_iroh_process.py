@@ -19,7 +19,7 @@ from iota.wire.iroh_options import IrohOptions
 from iota.wire.transport import TransportError, Unreachable
 from tests.support.doors import MemoryDoor, acknowledgement
 from tests.support.frames import pushed
-from tests.support.iroh_links import LOOPBACK, IrohEnd, iroh_ends
+from tests.support.iroh_links import LOOPBACK, IrohEnd, contact_of, iroh_ends
 
 HOLDER = """
 import asyncio, sys
@@ -73,7 +73,7 @@ async def test_a_frame_fails_at_once_when_the_senders_process_dies_and_the_next_
         key = sender.link.contact().key
         with caplog.at_level(logging.WARNING):
             os.kill(_pid(sender), number)
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(10):
                 with pytest.raises(Unreachable, match="iroh process has ended"):
                     await pushing
             await _push_until_it_works(sender, receiver)
@@ -85,11 +85,11 @@ async def test_a_frame_fails_at_once_when_the_senders_process_dies_and_the_next_
 
 
 async def test_a_process_that_hangs_is_killed_and_started_again() -> None:
-    async with iroh_ends(2, hang_s=1.0) as (sender, receiver):
+    async with iroh_ends(2, hang_s=2.0) as (sender, receiver):
         pushing = await _mid_transfer(sender, receiver)
         stopped = _pid(sender)
         os.kill(stopped, signal.SIGSTOP)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             with pytest.raises(Unreachable, match="hangs"):
                 await pushing
         await _push_until_it_works(sender, receiver)
@@ -98,7 +98,7 @@ async def test_a_process_that_hangs_is_killed_and_started_again() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=str)
 async def test_the_receivers_process_may_die_or_hang_too(number: signal.Signals) -> None:
-    async with iroh_ends(2, hang_s=1.0, silent_s=2.0) as (sender, receiver):
+    async with iroh_ends(2, hang_s=2.0, silent_s=4.0) as (sender, receiver):
         pushing = await _mid_transfer(sender, receiver)
         os.kill(_pid(receiver), number)
         async with asyncio.timeout(10):
@@ -110,25 +110,16 @@ async def test_the_receivers_process_may_die_or_hang_too(number: signal.Signals)
 
 
 async def test_what_the_door_is_taking_is_kept_though_the_process_dies() -> None:
-    class SlowDoor(MemoryDoor):
-        async def take(self, head: bytes, data: bytes) -> bytes:
-            await self.written.wait()
-            return await super().take(head, data)
-
-    async with iroh_ends(2, silent_s=2.0) as (sender, receiver):
-        slow = SlowDoor()
-        slow.written = asyncio.Event()
-        receiver.link._arrivals._door = receiver.door = slow
+    async with iroh_ends(2, silent_s=4.0) as (sender, receiver):
+        receiver.door.written.clear()
         pushing = asyncio.create_task(sender.link.push(pushed(payload=b"x" * 1000), receiver.contact))
-        await slow.until("admitted", 1)
-        await receiver.until(lambda: receiver.link._arrivals._arrivals != {})
-        await asyncio.sleep(0.2)
+        await receiver.door.until("taking", 1)
         os.kill(_pid(receiver), signal.SIGKILL)
         with pytest.raises(Unreachable):
             await pushing
-        slow.written.set()
-        await receiver.until(lambda: bool(slow.kept))
-        assert not slow.given_up
+        receiver.door.written.set()
+        await receiver.until(lambda: bool(receiver.door.kept))
+        assert not receiver.door.given_up
         await _push_until_it_works(sender, receiver)
 
 
@@ -164,6 +155,24 @@ async def test_a_port_that_is_taken_is_said_at_the_start() -> None:
                 lambda key: True,
                 IrohOptions(bind=first.contact.iroh.addresses),
             )
+
+
+async def test_a_relay_that_cannot_be_reached_holds_up_nothing() -> None:
+    async with iroh_ends(2, relays=("https://127.0.0.1:9",)) as (sender, receiver):
+        assert receiver.contact.iroh.relay is None
+        named = receiver.contact.iroh.model_copy(update={"relay": "https://127.0.0.1:9/"})
+        receiver.contact = contact_of(named)
+        await _push_until_it_works(sender, receiver)
+        await sender.until(lambda: _connected(sender))
+        assert sender.link.status.endpoint.peers[0].path == "direct"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"relays": ("no url",)}, {"public": ("nowhere",)}, {"bind": ("x:1",)}], ids=str
+)
+async def test_options_that_mean_nothing_are_said_at_the_start(wrong: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(LinkUnavailable, match=r"iroh cannot be used here: \w"):
+        await IrohLink.open(bytes(range(32)), MemoryDoor(), lambda key: True, IrohOptions(**wrong))
 
 
 async def test_without_the_package_the_link_says_what_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,11 +215,18 @@ async def test_addresses_that_are_given_stand_in_the_contact() -> None:
 
 
 async def test_names_and_other_peoples_relays_are_not_dialled() -> None:
-    async with iroh_ends(2) as (one, other):
+    async with iroh_ends(1) as (other,):
+        one = await IrohLink.open(
+            bytes(range(32)),
+            MemoryDoor(),
+            lambda key: True,
+            IrohOptions(bind=(LOOPBACK,)),
+            may_dial=lambda host: host != "127.0.0.1",
+        )
         there = other.contact.iroh.model_copy(
             update={"addresses": ("localhost:4433",), "relay": "https://relay.example.org"}
         )
-        contact = other.contact.model_copy(update={"iroh": there})
-        assert not one.link.reaches(contact)
-        one.link._may_dial = lambda host: host != "127.0.0.1"
-        assert not one.link.reaches(other.contact)
+        assert not one.reaches(contact_of(there))
+        assert not one.reaches(other.contact)
+        assert one.reaches(contact_of(there.model_copy(update={"addresses": ("192.0.2.1:4433",)})))
+        await one.close()

@@ -38,7 +38,7 @@ class Member:
 
 @asynccontextmanager
 async def over_iroh(_root: Path) -> AsyncIterator[list[Member]]:
-    async with iroh_ends(2, silent_s=2.0, dial_s=3.0) as ends:
+    async with iroh_ends(2, silent_s=4.0, dial_s=5.0) as ends:
         yield [
             Member(lambda end=end: end.link, end.door, lambda end=end: end.contact, end.away) for end in ends
         ]

@@ -114,3 +114,14 @@ def test_evidence_of_open_epochs_outlives_a_lost_state(disk: MinerDisk) -> None:
     assert disk.newest_base() is None
     assert [disk.snapshot(epoch, 3).exists() for epoch in (0, 1, 2)] == [False, True, True]
     assert [disk.frame(frame_name(epoch=epoch)).exists() for epoch in (0, 1, 2)] == [False, True, True]
+
+
+def test_frames_stay_until_the_audits_of_their_epoch_close(disk: MinerDisk) -> None:
+    """Those sent and those received alike: an audit, and a re-route, may ask for either."""
+    assert not disk.has_frames()
+    names = [frame_name(epoch=epoch, stage=stage) for epoch in (0, 1) for stage in (0, 1)]
+    for name in names:
+        disk.save_frame(name, b"frame")
+    assert disk.has_frames()
+    disk.forget_epoch(0)
+    assert [disk.frame(name).exists() for name in names] == [False, False, True, True]

@@ -128,3 +128,16 @@ async def test_an_acknowledgement_of_another_key_counts_for_nothing() -> None:
         assert await alice.transport.send(frame, alice.hotkey.ss58) == frame.notice
         assert list(shelf) == [frame.notice.name]
         assert alice.chooser.summary(alice.hotkey.ss58)[LinkKind.DIRECT].failure_rate > 0
+
+
+async def test_a_frame_goes_over_tls_to_the_certificate_that_the_contact_names_alone() -> None:
+    shelf: Shelf = {}
+    async with open_end(1, shelf) as alice, open_end(2, shelf, tls=True) as bob:
+        alice.knows(bob)
+        frames = [signed_frame(frame_name(microbatch=n), alice.hotkey, bob.hotkey) for n in range(2)]
+        assert (await alice.transport.send(frames[0], bob.hotkey.ss58)).kept is not None
+        other = alice.book.contacts[bob.hotkey.ss58].model_copy(update={"certificate": "ab" * 32})
+        alice.book.contacts[bob.hotkey.ss58] = other
+        await alice.forget_connections()
+        assert (await alice.transport.send(frames[1], bob.hotkey.ss58)).kept is None
+        assert list(shelf) == [frames[1].notice.name]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from iota.protocol.events import Admit, Drop, StoreFrame
+from iota.objects import planned_frames
+from iota.protocol.events import Admit, Drop, Event, StoreFrame
 from iota.protocol.frames import Direction, FrameKept, FrameName
 from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.receipts import OpKind
@@ -54,6 +55,7 @@ from tests.support.replica_cores import (
     new_core,
     ops,
     plan,
+    resumed,
     training,
 )
 from tests.support.virtual_runs import tiny_spec
@@ -61,13 +63,8 @@ from tests.support.virtual_runs import tiny_spec
 EXPECTED, EARLY, OVER, WRONG = Expectation
 
 
-def _planned(*, resumed: bool = False) -> ReplicaCore:
-    core = training()
-    if resumed:
-        core = ReplicaCore(SPEC, 1, ME, reads_tokens=False, resumed=True)
-        core.take(BaseHeld(0, BASE))
-        hear(core, Admit(epoch=0, step=0, carries=True))
-        core.take(StateLoaded(0, 0))
+def _planned(*, restarted: bool = False) -> ReplicaCore:
+    core = resumed() if restarted else training()
     hear(core, plan())
     return core
 
@@ -137,7 +134,7 @@ def test_the_gradient_of_a_heldout_microbatch_is_wrong_and_its_activations_are_e
 
 
 @pytest.mark.parametrize("event", [Drop(epoch=0, step=0, microbatch=0), moved(1, OTHER, 1), close(1)])
-def test_what_no_op_here_needs_any_more_is_over(event: Drop) -> None:
+def test_what_no_op_here_needs_any_more_is_over(event: Event) -> None:
     core = _planned()
     hear(core, event)
     assert core.expects(header_of(activations())) is OVER
@@ -181,6 +178,25 @@ def test_attempts_that_a_second_re_route_does_not_tell_are_not_guessed() -> None
         assert core.expects(header_of(activations(attempt=attempt))) is WRONG
     assert core.expects(header_of(activations(attempt=3))) is EARLY
     assert isinstance(hear(core, ready(activations(attempt=1)))[0], FetchFrame)
+
+
+def test_a_step_makes_room_on_the_disk_for_what_its_plan_and_its_re_routes_name_alone() -> None:
+    """Whatever peers push: so a disk that is planned for the frames of an epoch holds them."""
+    core = _planned()
+    names = [make(n, attempt) for make in (activations, gradient) for n in range(3) for attempt in range(4)]
+
+    def taken() -> int:
+        count = 0
+        for name, sender in [(name, sender) for name in names for sender in (FIRST, LAST, OTHER, ME)]:
+            if core.expects(header_of(name, sender)) is EXPECTED:
+                push(core, name, sender)
+                count += 1
+        return count
+
+    received = taken()
+    assert (received, taken()) == (planned_frames(SPEC) // 2, 0)
+    hear(core, moved(0, OTHER, 1), moved(2, OTHER, 2))
+    assert (taken(), taken()) == (2, 0)
 
 
 # ---- what becomes an input --------------------------------------------------------------------------
@@ -287,6 +303,32 @@ def test_a_bad_backward_has_both_inputs_stored_and_computes_its_forward_again() 
     assert ended(core, OpBad(again)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
 
 
+def test_a_bad_backward_waits_for_what_the_orchestrator_knows_in_place_of_its_receipted_input() -> None:
+    """The activations' sender was replaced before it could say that they are here."""
+    core, second = _planned(), activations(attempt=1)
+    op = _op(push(core, activations()))
+    ended(core, OpDone(op, made(core)))
+    hear(core, moved(0, OTHER, 1))
+    push(core, second, OTHER)
+    hear(core, ready(gradient()))
+    op = _op(core.take(FrameArrived(gradient())))
+    assert ended(core, OpBad(op)) == [_missing(second)]
+    hear(core, ready(second, OTHER))
+    assert _op(core.take(FrameArrived(second))).kind is OpKind.BACKWARD
+
+
+def test_inputs_that_a_bad_op_has_not_read_are_stored_too() -> None:
+    """The orchestrator judges a word by all that went to its speaker."""
+    core = _planned()
+    push(core, gradient())
+    hear(core, ready(activations()))
+    op = _op(core.take(FrameArrived(activations())))
+    effects = ended(core, OpBad(op))
+    assert effects[:2] == [DenyFrame(gradient()), _missing(gradient())]
+    assert _op(effects) == op
+    assert ended(core, OpBad(op)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
+
+
 def test_a_backward_that_is_good_with_another_gradient_counts() -> None:
     core = _planned()
     hear(core, ready(activations()))
@@ -334,10 +376,11 @@ def test_a_new_neighbour_is_sent_what_lay_at_the_old_one() -> None:
     assert not core.wants(ResendFrame(name, OTHER))
 
 
-def test_a_new_neighbour_finds_what_is_in_the_store_by_itself() -> None:
+def test_a_new_neighbour_is_to_hear_of_what_is_in_the_store() -> None:
     core = _planned()
-    core.take(FrameStored(_forwarded(core).frame.notice))
-    assert hear(core, moved(2, OTHER, 1)) == []
+    notice = _forwarded(core).frame.notice
+    core.take(FrameStored(notice))
+    assert hear(core, moved(2, OTHER, 1)) == [Say(frames=(notice,))]
 
 
 def test_a_frame_goes_to_who_has_the_microbatch_when_it_is_made() -> None:
@@ -362,19 +405,14 @@ def test_a_frame_that_its_receiver_denies_is_stored() -> None:
 def test_a_new_process_looks_on_its_disk_for_what_its_plan_names() -> None:
     core = training()
     assert hear(core, plan()) == [], "there is nothing on a new disk"
-    core = new_core()
-    core.resumed = True
-    core.take(BaseHeld(0, BASE))
-    hear(core, Admit(epoch=0, step=0, carries=True))
-    core.take(StateLoaded(0, 0))
-    [find] = hear(core, plan())
+    [find] = hear(resumed(), plan())
     assert isinstance(find, FindFrames)
     both = [((activations(n), FIRST), (gradient(n), LAST)) for n in range(3)]
     assert find.frames == tuple(each for pair in both for each in pair)
 
 
 def test_what_a_new_process_finds_may_be_pushed_once_more_to_be_acknowledged_again() -> None:
-    core, name = _planned(resumed=True), activations()
+    core, name = _planned(restarted=True), activations()
     push(core, name)
     assert core.expects(header_of(name)) is EXPECTED
     core.take(FramesSought((name,)))
@@ -384,7 +422,7 @@ def test_what_a_new_process_finds_may_be_pushed_once_more_to_be_acknowledged_aga
 
 
 def test_what_is_announced_while_it_is_looked_for_is_fetched_if_it_is_not_there() -> None:
-    core = _planned(resumed=True)
+    core = _planned(restarted=True)
     names = tuple(name for n in range(3) for name in (activations(n), gradient(n)))
     assert hear(core, *(ready(name) for name in names)) == []
     for name in names[:2]:
@@ -394,7 +432,7 @@ def test_what_is_announced_while_it_is_looked_for_is_fetched_if_it_is_not_there(
 
 
 def test_a_replica_repeats_a_closed_step_from_its_disk() -> None:
-    core = _planned(resumed=True)
+    core = _planned(restarted=True)
     hear(core, close(0))
     op = _op(push(core, activations()))
     push(core, gradient())
@@ -404,8 +442,20 @@ def test_a_replica_repeats_a_closed_step_from_its_disk() -> None:
     assert ops(ended(core, OpDone(again, None))) == [(OpKind.STEP, 0)]
 
 
+@pytest.mark.parametrize("event", [Drop(epoch=0, step=0, microbatch=0), moved(1, OTHER, 1)])
+def test_what_was_done_before_a_microbatch_was_lost_is_repeated_if_it_counts(
+    event: Event,
+) -> None:
+    core = _planned(restarted=True)
+    hear(core, event)
+    assert core.expects(header_of(activations())) is OVER
+    assert ops(push(core, activations())) == []
+    push(core, gradient())
+    assert ops(hear(core, close(0))) == [(OpKind.FORWARD, 0)]
+
+
 def test_a_closed_step_that_cannot_be_repeated_ends_the_life() -> None:
-    core = _planned(resumed=True)
+    core = _planned(restarted=True)
     hear(core, close(0))
     push(core, activations())
     [lost] = core.take(FramesSought((activations(), gradient())))
@@ -413,7 +463,7 @@ def test_a_closed_step_that_cannot_be_repeated_ends_the_life() -> None:
 
 
 def test_the_life_goes_on_while_a_fetch_may_bring_what_is_lacking() -> None:
-    core = _planned(resumed=True)
+    core = _planned(restarted=True)
     push(core, activations())
     hear(core, ready(gradient()), close(0))
     assert isinstance(core.take(FramesSought((activations(), gradient())))[0], FetchFrame)
@@ -427,7 +477,7 @@ def test_a_replica_that_never_stopped_is_not_ended_by_a_close() -> None:
 
 
 def test_a_repeated_op_is_launched_on_what_was_found() -> None:
-    core = _planned(resumed=True)
+    core = _planned(restarted=True)
     op = _op(push(core, activations()))
     core.take(OpLaunched(op))
     assert op.kind is OpKind.FORWARD

@@ -1,25 +1,43 @@
-"""Cheats with evidence: frames and snapshots that are not stored, and miners that leave or join anew."""
+"""Cheats with evidence: frames and snapshots that are not there, and miners that leave or join anew."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
+import sys
 from typing import Any, Final
 
 from blake3 import blake3
 
 import miner.node
 from iota.codec.shapes import payload_size
+from iota.identity.keys import Hotkey, load_hotkey
+from iota.identity.signatures import signing_bytes
 from iota.objects import EvidenceKey
-from iota.protocol.frames import Direction, FrameNotice, StoredObject
+from iota.protocol.events import Delivered, Plan
+from iota.protocol.frames import (
+    KEPT_DOMAIN,
+    Direction,
+    FrameKept,
+    FrameName,
+    FrameNotice,
+    StoredObject,
+    kept_statement,
+)
 from iota.protocol.messages import EvidenceStored
 from iota.protocol.receipts import OpKind
-from iota.wire.store_transport import StoreTransport
-from iota.wire.transport import OutgoingFrame
-from miner.core.effects import StoreEvidence
+from iota.spec import RunSpec
+from iota.swarm.preparation import WALLET
+from iota.wire.frame import encode_frame, make_header
+from iota.wire.peer_transport import PeerTransport
+from iota.wire.transport import IncomingFrame, OutgoingFrame
+from miner.core.effects import SendFrame, StoreEvidence
+from miner.core.facts import FrameNotStored, FrameStored
 from miner.disk import MinerDisk
 from miner.duty_worker import DutyWorker
+from miner.frames import FrameMover
 from miner.op_records import OpRecords, StateLost
 from miner.ops import OpRunner
 from tests.support.cheats.compute import after_the_base, of_one_size, sends
@@ -103,27 +121,91 @@ def _empty(disk: MinerDisk) -> None:
 
 
 def forwards_alone() -> None:
-    """Sends constants forward for one microbatch a step after the base, and leaves its backward to others."""
-    honest = StoreTransport.fetch
+    """Sends constants forward for one microbatch a step after the base, and leaves its backward to others.
 
-    async def fetch(self: StoreTransport, notice: FrameNotice, sender: str) -> None:
-        name = notice.name
+    It acknowledges those gradients, and keeps none.
+    """
+    honest = FrameMover.keep
+
+    async def keep(self: FrameMover, arrived: IncomingFrame) -> Any:
+        name = arrived.notice.name
         if name.direction is Direction.FORWARD or name.step < 2 or name.microbatch > 1:
-            await honest(self, notice, sender)
+            return await honest(self, arrived)
+        arrived.settle(None)
+        return None
 
-    StoreTransport.fetch = fetch  # type: ignore[method-assign]
+    FrameMover.keep = keep  # type: ignore[method-assign]
     sends(lambda work: of_one_size(work) if work.mb.step >= 2 and work.mb.index <= 1 else None)
 
 
 def unstored_frames() -> None:
-    """Announces its frames and stores none: a partner downstream makes its own input up."""
+    """Announces its frames, and neither stores nor pushes one: a partner downstream makes its own input up."""
 
-    async def send(self: StoreTransport, frame: OutgoingFrame, to: str) -> FrameNotice:
-        lied(frame.notice.name.epoch, frame.notice.name.step)
-        return frame.notice
+    async def send(self: FrameMover, effect: SendFrame) -> FrameStored:
+        name = effect.frame.notice.name
+        lied(name.epoch, name.step)
+        return FrameStored(effect.frame.notice)
 
-    StoreTransport.send = send  # type: ignore[method-assign]
+    FrameMover.send = send  # type: ignore[method-assign]
     run_miner()
+
+
+def unsent_frames() -> None:
+    """Sends none of its frames, and says that its partner has kept them, with the partner's own signature.
+
+    Those for others it sends.
+    """
+    honest, partner = FrameMover.send, _key_of("miner-01")
+
+    async def send(self: FrameMover, effect: SendFrame) -> FrameStored | FrameNotStored:
+        if effect.to != partner.ss58:
+            return await honest(self, effect)
+        notice = effect.frame.notice
+        lied(notice.name.epoch, notice.name.step)
+        statement = kept_statement(self.kept.spec.id, notice.name, notice.digest)
+        signature = partner.sign(signing_bytes(KEPT_DOMAIN, statement))
+        kept = FrameKept(receiver=partner.ss58, signature=signature.hex())
+        return FrameStored(notice.model_copy(update={"kept": kept}))
+
+    FrameMover.send = send  # type: ignore[method-assign]
+    run_miner()
+
+
+def makes_inputs_up() -> None:
+    """Sends constants, and makes the frames of a partner that sends it none: zeros, with its signature."""
+    honest, partner = PeerTransport.on_event, _key_of("miner-00")
+    begun = set()
+
+    def on_event(self: PeerTransport, delivered: Delivered) -> None:
+        honest(self, delivered)
+        match delivered.event:
+            case Plan(share=share):
+                for planned in share.microbatches:
+                    if planned.before == partner.ss58:
+                        name = FrameName(
+                            epoch=share.epoch,
+                            step=share.step,
+                            microbatch=planned.microbatch,
+                            attempt=0,
+                            stage=share.stage - 1,
+                            direction=Direction.FORWARD,
+                        )
+                        begun.add(asyncio.create_task(self._arrivals.pass_on(made_up(self.spec, name))))
+
+    def made_up(spec: RunSpec, name: FrameName) -> IncomingFrame:
+        payload = bytes(payload_size(spec))
+        header = make_header(spec, name, blake3(payload).hexdigest(), partner.ss58, _key_of("miner-01").ss58)
+        data = encode_frame(header, payload, partner.sign)
+        notice = FrameNotice(name=name, digest=blake3(data).hexdigest(), size=len(data))
+        return IncomingFrame(notice, partner.ss58, data, pushed=True)
+
+    PeerTransport.on_event = on_event  # type: ignore[method-assign]
+    sends(of_one_size)
+
+
+def _key_of(miner: str) -> Hotkey:
+    """The key of another miner of this owner."""
+    return load_hotkey(WALLET, miner, sys.argv[sys.argv.index("--wallet.path") + 1])
 
 
 def other_frames() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from iota.protocol.events import FrameReady
-from iota.protocol.frames import Direction
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.receipts import OpKind
+from miner.core.facts import FrameArrived
+from miner.kept_frames import OpInput
 from miner.op_records import OpRecords
 from miner.ops import OpRunner
 from miner.replica import Replica
@@ -66,50 +68,36 @@ def second_receipts() -> None:
 
 
 def denier() -> None:
-    """Says of every frame from its neighbours that it is missing, and works with it all the same."""
+    """Says of every frame from its neighbours that it is missing, and works with it all the same.
 
-    def say_missing(self: Replica, delivered: Any) -> None:
-        if isinstance(delivered.event, FrameReady):
-            name = delivered.event.notice.name
-            lied(name.epoch, name.step)
-            self._talk.send(reports=[FrameMissing(name=name, reason="it is not there")])
+    Also of those that it has acknowledged.
+    """
 
-    _on_event(say_missing)
+    def say_missing(self: Replica, name: FrameName) -> None:
+        lied(name.epoch, name.step)
+        self._talk.send(reports=[FrameMissing(name=name, reason="it is not there")])
+
+    _on_frame(say_missing)
 
 
 def crier() -> None:
     """Cries NaN on every fourth microbatch, where its activations reach it."""
 
-    def say_bad(self: Replica, delivered: Any) -> None:
-        if isinstance(delivered.event, FrameReady):
-            name = delivered.event.notice.name
-            if name.direction is Direction.FORWARD and name.microbatch % 4 == 0:
-                lied(name.epoch, name.step)
-                word = BadValue(epoch=name.epoch, step=name.step, microbatch=name.microbatch)
-                self._talk.send(reports=[self._signed(word)])
+    def say_bad(self: Replica, name: FrameName) -> None:
+        if name.direction is Direction.FORWARD and name.microbatch % 4 == 0:
+            lied(name.epoch, name.step)
+            word = BadValue(epoch=name.epoch, step=name.step, microbatch=name.microbatch)
+            self._talk.send(reports=[self._signed(word)])
 
-    _on_event(say_bad)
+    _on_frame(say_bad)
 
 
-def _on_event(react: Any) -> None:
-    from miner import replica
+def _on_frame(react: Callable[[Replica, FrameName], None]) -> None:
+    honest = Replica._take_frame
 
-    check = replica.check_plan
+    def take_frame(self: Replica, fact: FrameArrived, frame: OpInput) -> None:
+        react(self, fact.name)
+        honest(self, fact, frame)
 
-    def checked(spec: Any, reply: Any, hotkey: Any, delivered: Any) -> None:
-        check(spec, reply, hotkey, delivered)
-        react(_LIVES[-1], delivered)
-
-    prepare = Replica.__post_init__
-
-    def remember(self: Replica) -> None:
-        prepare(self)
-        _LIVES.append(self)
-
-    Replica.__post_init__ = remember  # type: ignore[method-assign]
-    replica.check_plan = checked
+    Replica._take_frame = take_frame  # type: ignore[method-assign]
     run_miner()
-
-
-_LIVES: list[Replica] = []
-"""The replica of this process, for cheats that speak."""

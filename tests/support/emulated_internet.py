@@ -39,8 +39,8 @@ from tests.support.internet.packets import TCP, UDP
 from tests.support.internet.router import shape_values
 from tests.support.internet.routes import Cut
 
-PUBLIC = IPv4Network("198.18.0.0/15")
-"""For tests of networks (RFC 2544)."""
+PUBLIC = IPv4Network("192.88.99.0/24")
+"""Nobody's since RFC 7526, and public to programs that look, unlike ranges for tests and documentation."""
 _PRIVATE = IPv4Network("192.168.0.0/16")
 ANSWER_S = 30.0
 ETHERNET = 1500

@@ -137,7 +137,7 @@ class Host:
         return str(out)
 
     def inside(self) -> AbstractContextManager[None]:
-        """This thread in the host: sockets that it makes belong there, also afterwards. No await within."""
+        """This thread in the host, see `namespaces.entered`."""
         return namespaces.entered(self.namespace)
 
     async def shape(self, up: Shape, down: Shape) -> None:

@@ -26,8 +26,9 @@ from iota.wire.link import DoorRefused, Refusal
 from iota.wire.receiving_room import Place, ReceivingRoom, RoomLimits
 from iota.wire.transport import IncomingFrame
 
-EARLY_S: Final = 10.0
-"""How long a frame may wait for its plan. It sets off when its sender has the plan, so ours is under way."""
+EARLY_S: Final = 0.4
+"""How long a frame may wait for its plan, which left for us when its sender got it. It is less than what makes a
+sender take a link for slow."""
 _EARLY_OF_ONE: Final = 8
 """Frames of one sender that may wait for their plan."""
 _EARLY: Final = 256

@@ -28,7 +28,7 @@ from iota.wire.receiving_room import Place, ReceivingRoom, RoomLimits
 from iota.wire.transport import IncomingFrame
 
 EARLY_S: Final = 0.4
-"""How long a frame may wait for its plan, which left for us when its sender got it. It is less than what makes a
+"""How long a frame may wait for its plan, which left for us when its sender got it: less than what makes a
 sender take a link for slow."""
 _EARLY_OF_ONE: Final = 8
 """Frames of one sender that may wait for their plan."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import re
 import sys
@@ -26,43 +25,16 @@ from typing import Any, Final
 
 import psutil
 
-from iota.settings import Ways
-from iota.swarm.preparation import miner_names
-from iota.swarm.processes import Program
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.support.hostile_miner import ENTRY, WAYS
-from tests.support.live_swarm import LiveSwarm, tiny
+from tests.support.hostile_miner import WAYS
+from tests.support.hostile_swarms import HONEST, HOSTILE, MINERS, HostileSwarm
 from tests.support.wan_swarms import step_ends
 
-HONEST: Final = "honest"
-MINERS: Final = miner_names(4)
-HOSTILE: Final = MINERS[-1]
-"""Of the last stage."""
 WARM_UP: Final = 2
 """First steps, which are not counted."""
 WANTED: Final = 0.95
 LONGEST_S: Final = 300.0
 _LINE: Final = re.compile(r"^\S+ \S+ (?:INFO|WARNING|ERROR|CRITICAL) [\w.]+: (.*)$")
-
-
-class HostileSwarm(LiveSwarm):
-    """A swarm with a miner that is hostile in `way`."""
-
-    def __init__(self, root: Path, way: str, steps: int) -> None:
-        options = tiny(stages=2, replicas=2, epochs=1, steps_per_epoch=steps, microbatches=8)
-        super().__init__(root, options, ways=dict.fromkeys(MINERS, Ways.DIRECT), in_order=True)
-        self._way = way
-
-    def nodes(self) -> list[Program]:
-        return [
-            dataclasses.replace(
-                program,
-                entry=ENTRY,
-                arguments=(self._way if program.name == HOSTILE else HONEST, *program.arguments),
-            )
-            for program in super().nodes()
-        ]
 
 
 async def measure(way: str, root: Path, steps: int) -> dict[str, Any]:

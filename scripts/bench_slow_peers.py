@@ -44,11 +44,10 @@ from iota.wire.direct_server import HELLO, PATH, serve_frames
 from iota.wire.door import Doorway, FrameDoor
 from iota.wire.expectation import Expectation
 from iota.wire.frame import check_frame, head_size
-from iota.wire.transport import TransportError
+from iota.wire.transport import OutgoingFrame, TransportError
 from iota.wire.upload_pace import UploadPace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.support.frames import frame_name
 from tests.support.peer_ends import contact_of, signed_frame
 from tests.support.small_spec import small_spec
 
@@ -63,7 +62,7 @@ PARTS = 2
 def spec_of(payload: int) -> RunSpec:
     """A run whose frames have `payload` bytes."""
     data = {"manifest": "0" * 64, "sequence_length": payload // 32, "sequences": 2}
-    found = small_spec(data=data)
+    found: RunSpec = small_spec(data=data)
     assert payload_size(found) == payload, payload_size(found)
     return found
 
@@ -160,7 +159,10 @@ async def push(port: int, payload: int, seconds: float, rate: float) -> dict[str
 
 
 def _name(number: int) -> FrameName:
-    return frame_name(number >> 20 & 0xFFFFF, number & 0xFFFFF, direction=Direction.FORWARD)
+    fields = {"epoch": 0, "attempt": 0, "stage": 0, "direction": Direction.FORWARD}
+    return FrameName.model_validate(
+        {**fields, "step": number >> 20 & 0xFFFFF, "microbatch": number & 0xFFFFF}
+    )
 
 
 class SlowPeers:
@@ -195,7 +197,8 @@ class SlowPeers:
 
     def _frame(self) -> bytes:
         name = _name(next(self._numbers))
-        return signed_frame(name, random.choice(CRAWLERS), RECEIVER, spec=self._spec).data
+        frame: OutgoingFrame = signed_frame(name, random.choice(CRAWLERS), RECEIVER, spec=self._spec)
+        return frame.data
 
     async def _stalled_headers(self, writer: asyncio.StreamWriter) -> None:
         writer.write(b"POST /v1/frames HTTP/1.1\r\nHost: ")

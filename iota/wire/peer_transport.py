@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 LOOK_UP_S: Final = 2.0
 """How long a frame waits for its receiver's contact while that is looked up. It goes to the store then."""
+MAX_TRANSFERS: Final = 2
+"""Transfers of one frame at a time."""
 _MAX_ARRIVED: Final = 16
 """Arrived frames that may wait for the reader, since they take memory."""
 _NUMBER: Final = re.compile(r"\d+(\.\d+)?")
@@ -47,6 +49,12 @@ class _Transfer:
     choice: Choice
     token: Token
     task: asyncio.Task[FrameNotice]
+    late_at: float | None
+    """Loop time from which another link is to be tried beside it; None: it is hedged, or cannot be."""
+
+    def is_late(self, now: float) -> bool:
+        """Whether its frame may be tried over another link."""
+        return self.late_at is None or now >= self.late_at
 
 
 @dataclass
@@ -123,34 +131,31 @@ class PeerTransport:
     async def _race(
         self, frame: OutgoingFrame, to: str, contact: Contact | None, usable: Sequence[LinkKind]
     ) -> FrameNotice:
-        """Try links, at most two at a time, until the frame has arrived by one."""
+        """Try links, at most two at a time, until the frame has arrived by one. Raises the last failure."""
         loop, size = asyncio.get_running_loop(), frame.notice.size
-        under_way: dict[asyncio.Task[FrameNotice], _Transfer] = {}
-        arrived: FrameNotice | None = None
+        under_way: list[_Transfer] = []
+        """In order of their starts."""
         tried: list[LinkKind] = []
-        choice: Choice | None = self.chooser.choose(to, size, loop.time(), usable)
+        arrived: FrameNotice | None = None
         last: TransportError | None = None
+        choice: Choice | None = self.chooser.choose(to, size, loop.time(), usable)
         try:
             while True:
-                hedge_at: float | None = None
                 if choice is not None:
-                    transfer = self._start(frame, to, contact, choice)
-                    under_way[transfer.task] = transfer
+                    if len(under_way) == MAX_TRANSFERS:
+                        await self._stop(under_way.pop(0))
                     tried.append(choice.kind)
-                    if choice.hedge_after_s is not None and len(under_way) == 1:
-                        hedge_at = loop.time() + choice.hedge_after_s
-                if not under_way:
+                    under_way.append(self._start(frame, to, contact, choice))
+                elif not under_way:
                     assert last is not None
                     raise last
-                choice = None
-                pause = None if hedge_at is None else max(0.0, hedge_at - loop.time())
-                done, _ = await asyncio.wait(under_way, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    transfer = under_way.pop(task)
-                    error = task.exception()
+                ended = await _first_end(under_way, loop.time())
+                for transfer in ended:
+                    under_way.remove(transfer)
+                    error = transfer.task.exception()
                     self._note(transfer, to, error)
                     if error is None:
-                        arrived = task.result()
+                        arrived = transfer.task.result()
                         self._sent[transfer.choice.kind] += 1
                     elif isinstance(error, TransportError):
                         last = error
@@ -158,19 +163,25 @@ class PeerTransport:
                         raise error
                 if arrived is not None:
                     return arrived
-                if not under_way or not done:  # all have failed, or the one is late
+                late = [each for each in under_way if each.is_late(loop.time())]
+                choice = None
+                if len(late) == len(under_way):
                     choice = self.chooser.next(to, size, loop.time(), usable, tried)
+                    for each in late:
+                        each.late_at = None  # it is hedged, or there is nothing to hedge it with
         finally:
             await self._call_off(under_way, to, arrived is not None)
 
     def _start(self, frame: OutgoingFrame, to: str, contact: Contact | None, choice: Choice) -> _Transfer:
-        token = self.chooser.began(to, choice.kind, frame.notice.size, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        token = self.chooser.began(to, choice.kind, frame.notice.size, now)
         if choice.kind is LinkKind.STORE:
             work = self.way_by_store.send(frame, to)
         else:
             assert contact is not None
             work = self._push(frame, contact, self.links[choice.kind], choice.deadline_s)
-        return _Transfer(choice, token, asyncio.ensure_future(work))
+        late_at = None if choice.hedge_after_s is None else now + choice.hedge_after_s
+        return _Transfer(choice, token, asyncio.ensure_future(work), late_at)
 
     async def _push(self, frame: OutgoingFrame, contact: Contact, link: Link, within_s: float) -> FrameNotice:
         try:
@@ -199,19 +210,20 @@ class PeerTransport:
             text = f"a frame did not reach {to} by {kind}, and goes another way: {what}"
             self._troubles.name(to, _NUMBER.sub("", what), text)
 
-    async def _call_off(
-        self, under_way: Mapping[asyncio.Task[FrameNotice], _Transfer], to: str, arrived: bool
-    ) -> None:
+    async def _call_off(self, under_way: Sequence[_Transfer], to: str, arrived: bool) -> None:
         """Stop the other transfers of a frame; a probe goes on, to learn of its link."""
-        for task, transfer in under_way.items():
+        for transfer in under_way:
             if arrived and transfer.choice.probe:
                 probe = asyncio.create_task(self._end_probe(transfer, to))
                 self._probes.add(probe)
                 probe.add_done_callback(self._probes.discard)
-                continue
-            task.cancel()
-            await asyncio.wait([task])
-            self.chooser.ended(transfer.token, asyncio.get_running_loop().time(), Outcome.CANCELLED)
+            else:
+                await self._stop(transfer)
+
+    async def _stop(self, transfer: _Transfer) -> None:
+        transfer.task.cancel()
+        await asyncio.wait([transfer.task])
+        self.chooser.ended(transfer.token, asyncio.get_running_loop().time(), Outcome.CANCELLED)
 
     async def _end_probe(self, transfer: _Transfer, to: str) -> None:
         try:
@@ -224,3 +236,12 @@ class PeerTransport:
     async def _pass_on_fetched(self) -> None:
         async for frame in self.way_by_store.incoming():
             await self._arrivals.pass_on(frame)
+
+
+async def _first_end(under_way: Sequence[_Transfer], now: float) -> list[_Transfer]:
+    """The transfers that have ended, once one has; empty once one that was not late is late."""
+    times = [each.late_at for each in under_way if each.late_at is not None]
+    pause = max(0.0, min(times) - now) if times else None
+    tasks = [each.task for each in under_way]
+    done, _ = await asyncio.wait(tasks, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+    return [each for each in under_way if each.task in done]

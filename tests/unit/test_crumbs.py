@@ -15,10 +15,10 @@ from iota.wire.crumbs import Body, BrokeOff, Crumbs
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[tuple[int, Counter[str]]]:
-    """Yields the port of a server of bodies, and counts: `reads`, `bytes`, `whole`, `broken`."""
+async def server() -> AsyncIterator[tuple[int, Counter[str], asyncio.Event]]:
+    """Yields the port of a server of bodies, what it counts, and whether one broke off."""
     seen: Counter[str] = Counter()
-    crumbs = Crumbs()
+    crumbs, ended = Crumbs(), asyncio.Event()
 
     async def take(request: web.Request) -> web.Response:
         body, size = Body(request, crumbs), 0
@@ -28,6 +28,7 @@ async def server() -> AsyncIterator[tuple[int, Counter[str]]]:
                 seen["reads"] += 1
         except BrokeOff:
             seen["broken"] += 1
+            ended.set()
             return web.Response(status=400)
         seen["bytes"] += size
         seen["whole"] += 1
@@ -36,7 +37,7 @@ async def server() -> AsyncIterator[tuple[int, Counter[str]]]:
     app = web.Application()
     app.router.add_post("/", take)
     async with listening(app, "127.0.0.1", 0) as url:
-        yield int(url.rpartition(":")[2]), seen
+        yield int(url.rpartition(":")[2]), seen, ended
 
 
 async def _drip(port: int, size: int, pause_s: float) -> None:
@@ -50,14 +51,14 @@ async def _drip(port: int, size: int, pause_s: float) -> None:
 
 
 async def test_bodies_in_crumbs_wake_the_miner_seldom() -> None:
-    async with server() as (port, seen):
+    async with server() as (port, seen, _):
         await asyncio.gather(*(_drip(port, 500, 0.001) for _ in range(20)))
         assert (seen["whole"], seen["bytes"]) == (20, 10_000)
         assert seen["reads"] < 3_000
 
 
 async def test_a_body_whose_last_crumb_is_there_does_not_rest_again() -> None:
-    async with server() as (port, seen):
+    async with server() as (port, seen, _):
         began = time.monotonic()
         await _drip(port, 20, 0.0)
         assert time.monotonic() - began < 1
@@ -65,13 +66,12 @@ async def test_a_body_whose_last_crumb_is_there_does_not_rest_again() -> None:
 
 
 async def test_a_body_that_breaks_off_while_it_rests_ends() -> None:
-    async with server() as (port, seen):
+    async with server() as (port, seen, ended):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
         for _ in range(30):
             writer.write(b"x")
             await asyncio.sleep(0.005)
         writer.transport.abort()
-        async with asyncio.timeout(5):
-            while not seen["broken"]:
-                await asyncio.sleep(0.02)
+        await asyncio.wait_for(ended.wait(), 5)
+        assert seen["broken"] == 1

@@ -145,7 +145,9 @@ class FrameDoor:
     def give_up(self, head: bytes) -> None:
         sender = self._leave(head)
         if sender is not None and not self.closed:
-            text = f"peer {sender} does not send all of some frames: they broke off, or came too slowly"
+            text = (
+                f"frames that {sender} has signed do not come to their end: they break off, or are too slow"
+            )
             self._troubles.name(sender, "part", text, logging.INFO)  # its other link may have been faster
 
     def _leave(self, head: bytes) -> str | None:
@@ -162,13 +164,13 @@ class FrameDoor:
     def _name(self, sender: str, refused: DoorRefused) -> None:
         match refused.why:
             case Refusal.MALFORMED | Refusal.OTHER if not self.closed:
-                text = f"peer {sender} sends frames that are not what they should be: {refused}"
+                text = f"frames that {sender} has signed are not what they should be: {refused}"
                 self._troubles.name(sender, refused.why, text)
             case Refusal.NOT_EXPECTED:
-                text = f"peer {sender} offers frames that are not expected of it: {refused.detail}"
+                text = f"frames that {sender} has signed are not expected of it here: {refused.detail}"
                 self._troubles.name(sender, refused.why, text, logging.INFO)  # an event may be on its way
             case Refusal.LATER if refused.detail == _TOO_EARLY:
-                text = f"peer {sender} offers many frames before their plans: it has to wait"
+                text = f"many frames that {sender} has signed come before their plans, and are put off"
                 self._troubles.name(sender, _TOO_EARLY, text)
 
     async def _keep(self, header: FrameHeader, head: bytes, data: bytes | bytearray) -> bytes:
@@ -206,7 +208,7 @@ class FrameDoor:
             raise DoorRefused(Refusal.OTHER, "another one of its name is here")
         kept.again += 1
         if kept.again > _REPEATS:
-            text = f"peer {header.sender} sends frames again and again that it has acknowledgements of"
+            text = f"frames that {header.sender} has signed come again and again after they were kept"
             self._troubles.name(header.sender, "again", text)
         return kept.acknowledgement
 

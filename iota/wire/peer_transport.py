@@ -217,8 +217,12 @@ class PeerTransport:
                 probe = asyncio.create_task(self._end_probe(transfer, to))
                 self._probes.add(probe)
                 probe.add_done_callback(self._probes.discard)
-            else:
-                await self._stop(transfer)
+                continue
+            kind = transfer.choice.kind
+            if arrived and kind is not LinkKind.STORE:
+                text = f"frames to {to} by {kind} may be late: one came faster by another link"
+                self._troubles.name(to, f"{kind} is late", text, logging.INFO)
+            await self._stop(transfer)
 
     async def _stop(self, transfer: _Transfer) -> None:
         transfer.task.cancel()

@@ -175,7 +175,7 @@ async def test_the_log_names_each_case_of_a_hostile_sender_once(caplog: pytest.L
             other = signed_frame(frame_name(microbatch=number), alice.hotkey, bob.hotkey).data
             await _request(bob, f"Content-Length: {len(other)}", other)
     of_alice = [r.getMessage() for r in caplog.records if alice.hotkey.ss58 in r.getMessage()]
-    wanted = ["not what they should be", "again and again", "not expected"]
+    wanted = ["not what they should be", "again and again", "are not expected"]
     assert [text for text, said in zip(wanted, of_alice, strict=True) if text in said] == wanted
     assert len([r for r in caplog.records if "127.0.0.1" in r.getMessage()]) == 1
 

@@ -18,7 +18,7 @@ time for a frame.
 Without overlap a miner begins no op before the frames of its earlier ones have arrived: that must miss the
 goal. TCP's congestion control is cubic, whatever the machine's is. Needs root and /dev/net/tun.
 
-    python scripts/bench_wan.py --json wan.json --picture wan.svg     # all rows; 40 s each
+    python scripts/bench_wan.py --json wan.json --picture wan.svg     # all rows; 60 s each
     python scripts/bench_wan.py --only 100/100 --overlap on
     python scripts/bench_wan.py --smoke                               # does it run at all; 40 s
 """
@@ -64,8 +64,8 @@ MODEL = {"vocab_size": 257, "hidden_size": 32, "layers": STAGES, "heads": 2, "kv
 """Narrow, so that the compute behind a frame is small, and its set time is kept on few cores."""
 FLAGS = {"boundary": "identity", "ratio": 1, "wire": "fp32", "epochs": 1, "sequence_length": 128}
 """Frames of 128 bytes a token."""
-WARM_UP = 2
-"""First steps, which are not counted: the pipeline fills."""
+WARM_UP, LAST = 2, 1
+"""First and last steps that are not counted: the pipeline fills, and at the end nothing follows."""
 LONGEST_S = 1200.0
 LOOK_S = 0.25
 MAX_BUSY = 0.9
@@ -241,7 +241,7 @@ class Bench:
         before: dict[str, Any],
         after: dict[str, Any],
     ) -> dict[str, Any]:
-        ends = ends[WARM_UP - 1 :]
+        ends = ends[WARM_UP - 1 : -LAST]
         seconds, wall = ends[-1] - ends[0], after["at"] - before["at"]
         data, steps = swarm.spec.data, len(ends) - 1
         tokens = steps * self._given.microbatches * data.sequences * data.sequence_length
@@ -349,7 +349,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=32, help="in a microbatch: 16 KiB of a frame each")
     parser.add_argument("--microbatches", type=int, default=8, help="in a step")
     parser.add_argument("--credit", type=int, default=8, help="microbatches between forward and backward")
-    parser.add_argument("--steps", type=int, default=6, help=f"of which the first {WARM_UP} are not counted")
+    parser.add_argument("--steps", type=int, default=7, help=f"of which {WARM_UP + LAST} are not counted")
     parser.add_argument("--dir", type=Path, default=Path("runs/bench-wan"), help="runs and logs")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--picture", type=Path, help="draw the speeds; needs matplotlib")
@@ -361,7 +361,7 @@ def main() -> None:
         sys.exit(0 if given.smoke else 1)
     if given.smoke:
         given.only, given.overlap, given.transport = [ORION.name], "on", [Ways.DIRECT]
-        given.compute_s, given.microbatches, given.steps = 0.3, 4, 3
+        given.compute_s, given.microbatches, given.steps = 0.3, 4, 4
     found = asyncio.run(run(given))
     print(report(found))
     if given.picture is not None:

@@ -213,6 +213,19 @@ async def test_looks_at_once_copy_an_upload_once(odd: tuple[OddS3, S3Store, Obje
     assert len([request for request in service.seen if request == "PUT /bucket/runs/one/f/1"]) == 1
 
 
+async def test_a_copy_that_takes_long_is_not_there_yet_and_goes_on(
+    odd: tuple[OddS3, S3Store, ObjectClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store whose answer takes longer would count as away, which holds up the run."""
+    service, store, client = odd
+    await client.put(store.presign_put("f/1", 5, 60), b"first", 20)
+    monkeypatch.setattr("iota.store.s3._TAKE_S", 0.0)
+    assert await store.size("f/1") is None
+    monkeypatch.undo()
+    assert await store.size("f/1") == 5
+    assert service.seen.count("PUT /bucket/runs/one/f/1") == 1
+
+
 async def test_uploads_that_wait_are_no_objects_and_go_with_their_folder(
     odd: tuple[OddS3, S3Store, ObjectClient],
 ) -> None:

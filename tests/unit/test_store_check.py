@@ -18,7 +18,7 @@ from iota.store.s3 import S3Store
 from iota.store.s3_modes import AWS, CreateOnce, Deletes, Parts, S3Modes
 from orchestrator.store_check import check_store
 from tests.support.odd_s3 import BUCKET, ODD_MODES, Oddities, OddS3, credentials, odd_s3
-from tests.support.store_servers import SECRET, embedded, moto_s3
+from tests.support.store_servers import embedded, moto_s3
 
 PLAIN = Oddities(conditions=True, needs_md5=False)
 """A service that lacks nothing."""
@@ -155,10 +155,8 @@ async def test_moto_works_and_its_missing_signatures_are_said(capsys: pytest.Cap
     assert (code, said["ok"], lacking) == (0, True, {"exact size", "signature", "expired URL"})
 
 
-async def test_the_embedded_store_does_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "secret"
-    file.write_text(SECRET.hex())
-    async with embedded(tmp_path / "objects") as store:
+async def test_the_embedded_store_does_all(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as store:
         checks = await store.check()
         assert len(checks) == 11
         assert {found.state for found in checks} == {State.WORKS}

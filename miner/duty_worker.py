@@ -30,7 +30,7 @@ from iota.protocol.messages import (
 )
 from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec
-from iota.wire.frame import FrameError, decode_frame
+from iota.wire.frame import FrameError, check_frame
 from miner.bases import BaseKeeper
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvidence
 from miner.core.facts import DutyEnded
@@ -172,7 +172,7 @@ class DutyWorker:
         for file in self.disk.kept_frames(epoch, step):
             try:
                 data = file.read_bytes()
-                decode_frame(data, self.spec)
+                check_frame(data, self.spec)
             except (OSError, FrameError) as error:
                 log.error("%s cannot be shown to an audit: %s", file, error)
             else:

@@ -33,8 +33,8 @@ MAX_PUT: Final = 5 << 30
 """S3's bound of an object that is stored, or copied, by one request."""
 _PART_URL_S: Final = 3600.0
 """Life of the URLs by which parts are stored with credentials."""
-HEAD_S: Final = 60.0
-"""Deadline of a HEAD."""
+SIZE_S: Final = 60.0
+"""Deadline of asking for an object's size."""
 INCOMING: Final = ".incoming/"
 """Folder of what members upload where a service has no conditions. No key of an object begins with a dot."""
 Listing = list[ObjectInfo]
@@ -183,7 +183,7 @@ class S3Store:
         return f"{self._prefix}{INCOMING}{validate_key(key)}"
 
     async def _size(self, whole_key: str) -> int | None:
-        return await self._objects.size(self._api.url("head_object", whole_key, HEAD_S), HEAD_S)
+        return await self._objects.size(self._api.url("get_object", whole_key, SIZE_S), SIZE_S)
 
     async def _take_in(self, key: str) -> int | None:
         """Copy an upload to its key, which nobody has a URL to write to. Its size; None if there is none."""

@@ -78,8 +78,11 @@ class InputBook:
         route = self.routes[event.step, event.microbatch]
         direction = Direction.FORWARD if event.stage < self.schedule.stage else Direction.BACKWARD
         sends = direction is Direction.BACKWARD or event.send_forward
-        neighbour = route.beside[event.stage]
-        neighbour.move(event.miner, event.attempt, sends=sends)
+        route.beside[event.stage].move(event.miner, event.attempt, sends=sends)
+        if (
+            sends and route.proofs.pop(direction, None) is not None
+        ):  # who should have stored it has it no more
+            self.schedule.frame(event.step, event.microbatch, direction)
         place = (event.step, event.microbatch)
         return [name for name in self._names(place) if name.stage == event.stage] if self.resumed else []
 
@@ -237,7 +240,7 @@ class InputBook:
             return []
         effects: list[Effect] = []
         for direction, name in list(route.inputs.items()):  # those that it has not read as well
-            if op.kind is OpKind.BACKWARD and direction is Direction.FORWARD and op.send_forward:
+            if direction is Direction.FORWARD and entry.forward_receipted:
                 effects += self._prove(route, name)
             else:
                 effects += self._deny(route, name)

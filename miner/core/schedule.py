@@ -65,6 +65,8 @@ class ScheduledMicrobatch:
     backward_begun: bool = False
     forward_done: bool = False
     """Its result is on disk."""
+    forward_receipted: bool = False
+    """A receipt of a FORWARD names its input, also where the activations are gone since."""
     backward_done: bool = False
     """Of a held-out one: its only op here is done."""
     gone: bool = False
@@ -221,6 +223,7 @@ class Schedule:
             del self.steps[op.step]
         elif entry := self._entry_for(op):
             entry.forward_done = True
+            entry.forward_receipted |= op.kind is OpKind.FORWARD
             entry.backward_done |= op.kind is not OpKind.FORWARD or entry.heldout
 
     def undo(self, op: Op) -> None:

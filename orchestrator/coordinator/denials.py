@@ -110,4 +110,5 @@ def _deny(
     place.store(name.direction, None)
     if send_again(run, step, mb, name.stage, name.direction, name.attempt):
         denial.asked = True
-        run.send(place.miner, StoreFrame(name=frame_name(run, step, mb, name.stage, name.direction)))
+        if name.attempt == place.attempt:  # else it is asked already
+            run.send(place.miner, StoreFrame(name=name))

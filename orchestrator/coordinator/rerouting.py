@@ -5,11 +5,18 @@ from __future__ import annotations
 import heapq
 
 from iota.console.counts import counted
-from iota.protocol.events import Reroute
+from iota.protocol.events import Reroute, StoreFrame
 from iota.protocol.frames import Direction
 from iota.protocol.member_records import Withdrawal
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep, counted_pairs
-from orchestrator.coordinator.frames import announce, announce_too, await_frame, await_op, delivered_frame
+from orchestrator.coordinator.frames import (
+    announce,
+    announce_too,
+    await_frame,
+    await_op,
+    delivered_frame,
+    frame_name,
+)
 from orchestrator.coordinator.given_ops import Mark
 from orchestrator.coordinator.heldout import give_up, tell_dropped
 from orchestrator.coordinator.lives import give
@@ -241,6 +248,8 @@ def send_again(
     made = attempt == place.attempt or _has_receipted(run, step, mb, holder)
     if made and holder.joined is not None:
         await_frame(run, step, mb, stage, direction)
+        if attempt != place.attempt:  # its notice was not wanted beside that of the earlier attempt
+            run.send(holder.hotkey, StoreFrame(name=frame_name(run, step, mb, stage, direction)))
         return True
     return False
 

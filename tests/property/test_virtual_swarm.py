@@ -224,3 +224,27 @@ def test_every_stages_ops_are_measured_not_the_storing_of_their_frames() -> None
     assert min(m.op_seconds for m in swarm.state.miners()) > 0.02
     assert swarm.state.members[slow.hotkey].op_seconds > 1
     assert swarm.state.deadlines.ops[1].seconds > 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_frames_that_give_nan_as_they_were_pushed_cost_nobody_any_work(seed: int) -> None:
+    spec = tiny_spec(
+        stages=3, replicas=2, epochs=1, steps=3, microbatches=6, pipeline=Pipeline.DELAYED, credit=3
+    )
+    swarm = VirtualSwarm(spec, seed, push_rate=1.0, deny_rate=0.3)
+    for _ in range(6):
+        swarm.add_miner()
+    denied = 0
+
+    def done() -> bool:
+        nonlocal denied
+        if swarm.state.epochs:
+            denied = max(denied, sum(swarm.state.current.denied.values()))
+            assert not swarm.state.current.words
+            assert not swarm.state.current.unproven
+        return bool(swarm.state.run_end_sent)
+
+    swarm.run(done, limit_s=LIMIT_S)
+    assert denied > 5
+    assert (swarm.state.totals.dropped, swarm.state.totals.rerouted) == (0, 0)
+    assert [member.withdrawn for member in swarm.state.miners()] == [0] * 6

@@ -317,6 +317,17 @@ def test_a_bad_backward_waits_for_what_the_orchestrator_knows_in_place_of_its_re
     assert _op(core.take(FrameArrived(second))).kind is OpKind.BACKWARD
 
 
+def test_a_receipted_input_waits_no_longer_for_a_sender_that_was_replaced() -> None:
+    core = _planned()
+    op = _backward(core)
+    ended(core, OpBad(op))
+    hear(core, ready(gradient()))
+    core.take(FrameArrived(gradient()))
+    again = _op(hear(core, moved(0, OTHER, 1)))
+    assert again.key == op.key
+    assert ended(core, OpBad(again)) == [_missing(activations(attempt=1))], "the orchestrator reads this one"
+
+
 def test_inputs_that_a_bad_op_has_not_read_are_stored_too() -> None:
     """The orchestrator judges a word by all that went to its speaker."""
     core = _planned()

@@ -129,12 +129,12 @@ def begun(effects: list[Effect]) -> list[tuple[OpKind, int, str | None]]:
     return [(e.op.kind, e.op.attempt, e.receiver) for e in effects if isinstance(e, RunOp)]
 
 
-def wants(core: ReplicaCore, attempt: int = 0) -> bool:
-    """Whether a forward's frame of this replica for microbatch 0 is still to be sent."""
+def wants(core: ReplicaCore, attempt: int = 0, to: str = LAST) -> bool:
+    """Whether a forward's frame of this replica for microbatch 0 is still to be sent to a replica."""
     frame = outgoing(0)
     name = frame_name(0, 0, stage=1, attempt=attempt)
     notice = frame.notice.model_copy(update={"name": name})
-    return core.wants(SendFrame(OutgoingFrame(notice, b""), LAST))
+    return core.wants(SendFrame(OutgoingFrame(notice, b""), to))
 
 
 def arrives(core: ReplicaCore) -> list[tuple[OpKind, int, str | None]]:
@@ -178,7 +178,8 @@ def test_a_microbatch_that_comes_back_has_the_neighbours_of_then() -> None:
     core.take(Heard(reroute(1, OTHER, ME, 1)))
     core.take(Heard(reroute(1, ME, OTHER, 3, before=OTHER, after=NEXT)))
     assert arrives(core) == [(OpKind.FORWARD, 3, NEXT)]
-    assert wants(core, attempt=3)
+    assert wants(core, attempt=3, to=NEXT)
+    assert not wants(core, attempt=3)
     assert not wants(core)
 
 

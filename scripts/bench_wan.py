@@ -16,7 +16,9 @@ scaled are TCP's timers (200 ms before a retransmission), headers, control messa
 time for a frame.
 
 Without overlap a miner begins no op before the frames of its earlier ones have arrived: that must miss the
-goal. TCP's congestion control is cubic, whatever the machine's is. Needs root and /dev/net/tun.
+goal. `of compute` is the share of their time in which miners compute, `by links` the share of frames that
+did not go by the store. TCP's congestion control is cubic, whatever the machine's is. Needs root and
+/dev/net/tun.
 
     python scripts/bench_wan.py --json wan.json --picture wan.svg     # all rows; 60 s each
     python scripts/bench_wan.py --only 100/100 --overlap on
@@ -48,7 +50,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.support.emulated_internet import MISSING, PER_MBPS, EmulatedInternet, Shape
 from tests.support.internet.namespaces import enter
 from tests.support.paced_engine import Pace
-from tests.support.wan_swarms import WanSwarm, step_ends
+from tests.support.wan_swarms import WanSwarm, frames_by_way, step_ends
 
 STAGES = 3
 ORION_COMPUTE_S = 2.7
@@ -247,6 +249,7 @@ class Bench:
         tokens = steps * self._given.microbatches * data.sequences * data.sequence_length
         ideal_s = steps * self._given.microbatches * self.scale.compute_s
         ops = [op for each in op_seconds(swarm.run_dir.root).values() for op in each.items()]
+        ways = frames_by_way(swarm.run_dir.root)
         pace = {"forward": self.scale.compute_s / 3, "loss": self.scale.compute_s}
         return {
             "row": asdict(row),
@@ -254,6 +257,7 @@ class Bench:
             "tokens_per_second": tokens / seconds,
             "steps_s": [b - a for a, b in pairwise(ends)],
             "share_of_compute": ideal_s / seconds,
+            "share_by_links": ways["kept"] / ways.total(),
             "longest_op": max(s / pace[kind] for kind, s in ops if kind in pace),
             "busy": (after["busy_s"] - before["busy_s"]) / wall / (psutil.cpu_count() or 1),
             "router": (after["router_s"] - before["router_s"]) / wall,
@@ -295,14 +299,15 @@ def report(found: dict[str, Any]) -> str:
         f"{scale['compute_s']:.3f} s of compute a microbatch and stage, frames of {scale['frame']:,} bytes,"
         f" packets of {scale['packet']}",
         "",
-        "| line | transport | tokens/s | speed | goal | of compute | machine busy | router |",
-        "|---|---|---|---|---|---|---|---|",
+        "| line | transport | tokens/s | speed | goal | of compute | by links | machine busy | router |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for result in found["results"]:
         row, goal = result["row"], result["row"]["goal"]
         text.append(
             f"| {row['name']} | {result['column']['name']} | {result['tokens_per_second']:,.0f}"
             f" | **{result['speed']:.3f}** | {goal or ''} | {result['share_of_compute']:.2f}"
+            f" | {result['share_by_links']:.0%}"
             f" | {result['busy']:.0%} | {result['router']:.0%} |"
         )
     if any(result["busy"] > MAX_BUSY or result["longest_op"] > 1.1 for result in found["results"]):

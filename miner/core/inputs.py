@@ -69,9 +69,11 @@ class InputBook:
             Neighbour.taken_over(hotkey, event.attempt) for hotkey in (event.before, event.after)
         )
         route = self.routes[place] = Route(self._beside(before, after), taken_over=True)
-        if had is not None:
-            route.remember(had)
-        return self._names(place) if self.resumed or had is not None else []
+        if had is None:
+            return self._names(place) if self.resumed else []
+        route.remember(had)
+        # The orchestrator sends for nothing that was acknowledged here: of whichever attempt it is.
+        return list(dict.fromkeys([*route.usable(), *self._names(place)]))
 
     def move(self, event: Reroute) -> list[FrameName]:
         """A neighbour has changed; returns the names of its frames that may be on this disk."""

@@ -105,7 +105,9 @@ class Trainer:
         try:
             frame = await asyncio.wrap_future(recorded)
         except BadValueError as error:
-            log.error("%s of microbatch %d of step %d has no result: %s", op.kind, op.microbatch, op.step, error)
+            log.error(
+                "%s of microbatch %d of step %d has no result: %s", op.kind, op.microbatch, op.step, error
+            )
             return OpBad(op)
         if op.kind is OpKind.STEP:
             for key in [key for key in self._inputs if key[0] <= op.step]:

@@ -69,9 +69,11 @@ class InputBook:
             Neighbour.taken_over(hotkey, event.attempt) for hotkey in (event.before, event.after)
         )
         route = self.routes[place] = Route(self._beside(before, after), taken_over=True)
-        if had is not None:
-            route.remember(had)
-        return self._names(place) if self.resumed or had is not None else []
+        if had is None:
+            return self._names(place) if self.resumed else []
+        route.remember(had)
+        # The orchestrator sends for nothing that was acknowledged here: of whichever attempt it is.
+        return list(dict.fromkeys([*route.usable(), *self._names(place)]))
 
     def move(self, event: Reroute) -> list[FrameName]:
         """A neighbour has changed; returns the names of its frames that may be on this disk."""
@@ -137,13 +139,13 @@ class InputBook:
         return Expectation.EXPECTED if mine else Expectation.WRONG
 
     def announce(self, event: FrameReady) -> list[Effect]:
-        """A frame is in the store: fetch it, unless it is here."""
+        """A frame is in the store: fetch it, unless it is here and the ops have what they read."""
         name, route = event.notice.name, self._route(event.notice.name)
         if route is None:
             return [FetchFrame(event.notice, event.sender)]
         known = route.frame(name)
         known.announced = event
-        if known.here and not known.denied:
+        if known.here and not known.denied and name.direction in route.inputs:
             return []
         return [] if name in route.sought else [self._fetch(route, event)]
 

@@ -110,11 +110,11 @@ class Route:
 
     def others(self, denied: FrameName) -> list[FrameName]:
         """Frames that are here and can be used in place of a denied one."""
-        return [
-            name
-            for name, known in self.frames.items()
-            if name.direction is denied.direction and known.here and not known.denied
-        ]
+        return [name for name in self.usable() if name.direction is denied.direction]
+
+    def usable(self) -> list[FrameName]:
+        """Frames that are here and that no op has denied."""
+        return [name for name, known in self.frames.items() if known.here and not known.denied]
 
     def remember(self, had: Route) -> None:
         """Take what was known when this replica had the microbatch before."""

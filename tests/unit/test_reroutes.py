@@ -130,7 +130,7 @@ def begun(effects: list[Effect]) -> list[tuple[OpKind, int, str | None]]:
 
 
 def wants(core: ReplicaCore, attempt: int = 0, to: str = LAST) -> bool:
-    """Whether a forward's frame of this replica for microbatch 0 is still to be sent to a replica."""
+    """Whether a forward's frame of this replica for microbatch 0 is still to be sent to `to`."""
     frame = outgoing(0)
     name = frame_name(0, 0, stage=1, attempt=attempt)
     notice = frame.notice.model_copy(update={"name": name})
@@ -180,7 +180,7 @@ def test_a_microbatch_that_comes_back_has_the_neighbours_of_then() -> None:
     assert arrives(core) == [(OpKind.FORWARD, 3, NEXT)]
     assert wants(core, attempt=3, to=NEXT)
     assert not wants(core, attempt=3)
-    assert not wants(core)
+    assert not wants(core, to=NEXT)
 
 
 def test_a_dropped_microbatch_is_sent_to_nobody() -> None:

@@ -42,7 +42,7 @@ from miner.reachability import Reached, line_found, meaning, measure_line, nat_m
 log = logging.getLogger(__name__)
 
 _ANY: Final = ("0.0.0.0", "::")
-_NAT_S: Final = 15.0
+_NAT_S: Final = 5.0
 """Pause between two looks at what peers see of this miner."""
 _TIMED: Final = 2
 """Peers whose round trips are measured and logged."""
@@ -156,6 +156,7 @@ class MinerLinks:
         ports = [split_host_port(each)[1] for each in found.addresses] if found is not None else []
         if self.iroh is not None:
             self.iroh.add_own_host(line.seen)
+            self.book.renew()
         reached = Reached(
             self.settings.transport,
             self._addresses,
@@ -170,9 +171,12 @@ class MinerLinks:
             await self._tell_nat(self.iroh, reached.udp_port)
 
     async def _tell_nat(self, link: IrohLink, port: int | None) -> None:
-        """Say what kind of NAT is before this miner, once peers have told; it may change."""
-        said = None
+        """Say what kind of NAT is before this miner, and publish where peers see it; both may change."""
+        said, published = None, link.contact()
         while True:
+            if (found := link.contact()) != published:
+                published = found
+                self.book.renew()
             sentence = nat_meaning(link.status.nat, port)
             if sentence is not None and sentence != said:
                 log.info("%s", sentence)

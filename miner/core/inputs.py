@@ -139,13 +139,13 @@ class InputBook:
         return Expectation.EXPECTED if mine else Expectation.WRONG
 
     def announce(self, event: FrameReady) -> list[Effect]:
-        """A frame is in the store: fetch it, unless it is here."""
+        """A frame is in the store: fetch it, unless it is here and the ops have what they read."""
         name, route = event.notice.name, self._route(event.notice.name)
         if route is None:
             return [FetchFrame(event.notice, event.sender)]
         known = route.frame(name)
         known.announced = event
-        if known.here and not known.denied:
+        if known.here and not known.denied and name.direction in route.inputs:
             return []
         return [] if name in route.sought else [self._fetch(route, event)]
 

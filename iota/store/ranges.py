@@ -144,7 +144,9 @@ class _Part:
 async def _whole(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """An object that is no longer than a range, so that a store may give it without regard to that."""
     if answer.content_length is not None and answer.content_length > max_bytes:
-        raise ObjectTooLarge(f"it has {answer.content_length} bytes where at most {max_bytes} may come")
+        raise ObjectTooLarge(
+            f"{answer.content_length} bytes were announced where at most {max_bytes} may come"
+        )
     if answer.content_length is None or answer.content_length > RANGE:
         raise _ignored()
     return await read_bounded(answer, RANGE)

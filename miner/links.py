@@ -152,10 +152,8 @@ class MinerLinks:
         log.info("%s", line_found(line))
         found = self.iroh.contact() if self.iroh is not None else None
         ports = [split_host_port(each)[1] for each in found.addresses] if found is not None else []
-        seen = f"[{line.seen}]" if ":" in line.seen else line.seen
-        if self.iroh is not None and ports and _is_ip(f"{seen}:0"):
-            # Routers often keep a port: where this one does, peers need to know no more.
-            self.iroh.add_addresses([f"{seen}:{ports[0]}"])
+        if self.iroh is not None:
+            self.iroh.add_own_host(line.seen)
         reached = Reached(
             self.settings.transport,
             self._addresses,

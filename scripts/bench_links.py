@@ -21,19 +21,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
+from iota.http import Reach
+from iota.identity.peer_certificate import make_certificate
 from iota.identity.signatures import SIGNATURE_BYTES
 from iota.protocol.contacts import Contact, IrohContact
 from iota.protocol.frames import FrameName, FrameNotice
+from iota.wire.direct_link import DirectLink
+from iota.wire.direct_server import serve_frames
 from iota.wire.frame import FRAME_VERSION, MAGIC
 from iota.wire.iroh_link import IrohLink
 from iota.wire.iroh_options import IrohOptions
 from iota.wire.link import Door, Link
 from iota.wire.transport import OutgoingFrame
+from iota.wire.upload_pace import UploadPace
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 FRAME_BYTES = 2_200_000
@@ -43,10 +49,10 @@ IN_FLIGHT = (1, 4)
 class OpenDoor:
     """Takes every frame and forgets it."""
 
-    async def admit(self, head: bytes, size: int) -> None:
-        """Yes."""
+    async def admit(self, head: bytes, size: int) -> bytes | None:
+        return None
 
-    async def take(self, head: bytes, data: bytes) -> bytes:
+    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
         return bytes(64)
 
     def give_up(self, head: bytes) -> None:
@@ -59,13 +65,14 @@ class End:
 
     link: Link
     contact: Contact
+    close: Callable[[], Awaitable[None]]
 
 
 async def open_iroh(door: Door, *, block_copies: bool = True) -> End:
     """An iroh link on loopback, without relays."""
     options = IrohOptions(bind=("127.0.0.1:0",), block_copies=block_copies)
     link = await IrohLink.open(secrets.token_bytes(32), door, lambda key: True, options)
-    return End(link, _contact(link.contact()))
+    return End(link, _contact(link.contact()), link.close)
 
 
 async def open_iroh_as_shipped(door: Door) -> End:
@@ -73,7 +80,25 @@ async def open_iroh_as_shipped(door: Door) -> End:
     return await open_iroh(door, block_copies=False)
 
 
+async def open_direct(door: Door, *, tls: bool = False) -> End:
+    """A direct link on loopback with its server."""
+    context, certificate = make_certificate() if tls else (None, None)
+    serving, stack = serve_frames(door, 1 << 30, "127.0.0.1", 0, context), AsyncExitStack()
+    port = await stack.enter_async_context(serving)
+    own = {"direct": (f"127.0.0.1:{port}",), "certificate": certificate}
+    link = DirectLink(Reach(anywhere=True), UploadPace(None))
+    stack.push_async_callback(link.close)
+    return End(link, _contact(None).model_copy(update=own), stack.aclose)
+
+
+async def open_direct_with_tls(door: Door) -> End:
+    """The same over TLS."""
+    return await open_direct(door, tls=True)
+
+
 LINKS: dict[str, Callable[[Door], Awaitable[End]]] = {
+    "direct": open_direct,
+    "direct, TLS": open_direct_with_tls,
     "iroh": open_iroh,
     "iroh, buffers as shipped": open_iroh_as_shipped,
 }
@@ -101,7 +126,7 @@ async def receive(name: str) -> None:
     print(end.contact.model_dump_json(), flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(cpu_s()), flush=True)
-    await end.link.close()
+    await end.close()
 
 
 def cpu_s() -> float:
@@ -149,7 +174,7 @@ async def measure(name: str, frame: OutgoingFrame, frames: int) -> list[dict[str
                 "receiver_cpu_ms_per_MB": round(1e3 * (await receiver_cpu_s() - before_there) / megabytes, 2),
             }
         )
-    await end.link.close()
+    await end.close()
     ask.close()
     await receiver.wait()
     return rows

@@ -16,9 +16,11 @@ scaled are TCP's timers (200 ms before a retransmission), headers, control messa
 time for a frame.
 
 Without overlap a miner begins no op before the frames of its earlier ones have arrived: that must miss the
-goal. TCP's congestion control is cubic, whatever the machine's is. Needs root and /dev/net/tun.
+goal. `of compute` is the share of their time in which miners compute, `by links` the share of frames that
+did not go by the store. TCP's congestion control is cubic, whatever the machine's is. Needs root and
+/dev/net/tun.
 
-    python scripts/bench_wan.py --json wan.json --picture wan.svg     # all rows; 40 s each
+    python scripts/bench_wan.py --json wan.json --picture wan.svg     # all rows; 60 s each
     python scripts/bench_wan.py --only 100/100 --overlap on
     python scripts/bench_wan.py --smoke                               # does it run at all; 40 s
 """
@@ -48,7 +50,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.support.emulated_internet import MISSING, PER_MBPS, EmulatedInternet, Shape
 from tests.support.internet.namespaces import enter
 from tests.support.paced_engine import Pace
-from tests.support.wan_swarms import WanSwarm, step_ends
+from tests.support.wan_swarms import WanSwarm, frames_by_way, step_ends
 
 STAGES = 3
 ORION_COMPUTE_S = 2.7
@@ -64,8 +66,8 @@ MODEL = {"vocab_size": 257, "hidden_size": 32, "layers": STAGES, "heads": 2, "kv
 """Narrow, so that the compute behind a frame is small, and its set time is kept on few cores."""
 FLAGS = {"boundary": "identity", "ratio": 1, "wire": "fp32", "epochs": 1, "sequence_length": 128}
 """Frames of 128 bytes a token."""
-WARM_UP = 2
-"""First steps, which are not counted: the pipeline fills."""
+WARM_UP, LAST = 2, 1
+"""First and last steps that are not counted: the pipeline fills, and at the end nothing follows."""
 LONGEST_S = 1200.0
 LOOK_S = 0.25
 MAX_BUSY = 0.9
@@ -241,12 +243,13 @@ class Bench:
         before: dict[str, Any],
         after: dict[str, Any],
     ) -> dict[str, Any]:
-        ends = ends[WARM_UP - 1 :]
+        ends = ends[WARM_UP - 1 : -LAST]
         seconds, wall = ends[-1] - ends[0], after["at"] - before["at"]
         data, steps = swarm.spec.data, len(ends) - 1
         tokens = steps * self._given.microbatches * data.sequences * data.sequence_length
         ideal_s = steps * self._given.microbatches * self.scale.compute_s
         ops = [op for each in op_seconds(swarm.run_dir.root).values() for op in each.items()]
+        ways = frames_by_way(swarm.run_dir.root)
         pace = {"forward": self.scale.compute_s / 3, "loss": self.scale.compute_s}
         return {
             "row": asdict(row),
@@ -254,6 +257,7 @@ class Bench:
             "tokens_per_second": tokens / seconds,
             "steps_s": [b - a for a, b in pairwise(ends)],
             "share_of_compute": ideal_s / seconds,
+            "share_by_links": ways["kept"] / ways.total(),
             "longest_op": max(s / pace[kind] for kind, s in ops if kind in pace),
             "busy": (after["busy_s"] - before["busy_s"]) / wall / (psutil.cpu_count() or 1),
             "router": (after["router_s"] - before["router_s"]) / wall,
@@ -295,14 +299,15 @@ def report(found: dict[str, Any]) -> str:
         f"{scale['compute_s']:.3f} s of compute a microbatch and stage, frames of {scale['frame']:,} bytes,"
         f" packets of {scale['packet']}",
         "",
-        "| line | transport | tokens/s | speed | goal | of compute | machine busy | router |",
-        "|---|---|---|---|---|---|---|---|",
+        "| line | transport | tokens/s | speed | goal | of compute | by links | machine busy | router |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for result in found["results"]:
         row, goal = result["row"], result["row"]["goal"]
         text.append(
             f"| {row['name']} | {result['column']['name']} | {result['tokens_per_second']:,.0f}"
             f" | **{result['speed']:.3f}** | {goal or ''} | {result['share_of_compute']:.2f}"
+            f" | {result['share_by_links']:.0%}"
             f" | {result['busy']:.0%} | {result['router']:.0%} |"
         )
     if any(result["busy"] > MAX_BUSY or result["longest_op"] > 1.1 for result in found["results"]):
@@ -349,7 +354,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=32, help="in a microbatch: 16 KiB of a frame each")
     parser.add_argument("--microbatches", type=int, default=8, help="in a step")
     parser.add_argument("--credit", type=int, default=8, help="microbatches between forward and backward")
-    parser.add_argument("--steps", type=int, default=6, help=f"of which the first {WARM_UP} are not counted")
+    parser.add_argument("--steps", type=int, default=7, help=f"of which {WARM_UP + LAST} are not counted")
     parser.add_argument("--dir", type=Path, default=Path("runs/bench-wan"), help="runs and logs")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     parser.add_argument("--picture", type=Path, help="draw the speeds; needs matplotlib")
@@ -361,7 +366,7 @@ def main() -> None:
         sys.exit(0 if given.smoke else 1)
     if given.smoke:
         given.only, given.overlap, given.transport = [ORION.name], "on", [Ways.DIRECT]
-        given.compute_s, given.microbatches, given.steps = 0.3, 4, 3
+        given.compute_s, given.microbatches, given.steps = 0.3, 4, 4
     found = asyncio.run(run(given))
     print(report(found))
     if given.picture is not None:

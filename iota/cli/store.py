@@ -74,6 +74,9 @@ def check(
         store_url(url), load_secret(file) if file else None, public_url=settings.store_public_url
     )
 
+    if not as_json:
+        typer.echo(f"checking {url}; a service that does not answer is given a minute", err=True)
+
     def say(found: Check) -> None:
         if not as_json:
             state = typer.style(f"{found.state:8}", fg=_COLOURS[found.state])

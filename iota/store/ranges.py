@@ -80,10 +80,10 @@ class LargeRead:
                 head = await _whole(answer)
                 total = len(head)
                 return
-            found = _TOTAL.fullmatch(answer.headers.get("Content-Range", ""))
+            found = total_of(answer)
             if found is None:
                 raise StoreError("the store does not say how many bytes an object has")
-            total = int(found[1])
+            total = found
             if total > self._max_bytes:
                 raise ObjectTooLarge(f"it has {total} bytes where at most {self._max_bytes} may come")
             head = await read_bounded(answer, RANGE)
@@ -109,6 +109,14 @@ class LargeRead:
                 if self._url == url:
                     self._url = await self._renew()
             await self._send(self._url, part.ask, part.read)
+
+
+def total_of(answer: aiohttp.ClientResponse) -> int | None:
+    """The size of the object whose first range was asked for; None where the store does not say it."""
+    if answer.status != 206:
+        return answer.content_length
+    found = _TOTAL.fullmatch(answer.headers.get("Content-Range", ""))
+    return None if found is None else int(found[1])
 
 
 class _Part:

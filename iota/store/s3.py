@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from cachetools import LRUCache
+
 from iota.objects.grammar import validate_key, validate_prefix
 from iota.store.checks import Check
 from iota.store.part_urls import PartUrls, is_large, part_bytes, part_sizes
@@ -31,10 +33,15 @@ from iota.store.transfer import ObjectClient
 
 MAX_PUT: Final = 5 << 30
 """S3's bound of an object that is stored, or copied, by one request."""
+_TAKE_IN: Final = "take in"
+_TAKE_S: Final = 4.0
+"""Longest wait for a copy, which goes on by itself: who looks takes a store that is slower for away."""
+_ENDED: Final = 4096
+"""Completed uploads that are remembered, since an answer may be lost."""
 _PART_URL_S: Final = 3600.0
 """Life of the URLs by which parts are stored with credentials."""
-HEAD_S: Final = 60.0
-"""Deadline of a HEAD."""
+SIZE_S: Final = 60.0
+"""Deadline of asking for an object's size."""
 INCOMING: Final = ".incoming/"
 """Folder of what members upload where a service has no conditions. No key of an object begins with a dot."""
 Listing = list[ObjectInfo]
@@ -65,6 +72,8 @@ class S3Store:
         self._objects = ObjectClient()
         self._busy: dict[str, asyncio.Task[int | None]] = {}
         """What is being made by credentials, by key: one at a time, whoever asks."""
+        self._ended: LRUCache[str, str] = LRUCache(_ENDED)
+        """Uploads that were completed, by key."""
 
     @property
     def modes(self) -> S3Modes:
@@ -95,6 +104,8 @@ class S3Store:
         return await asyncio.to_thread(self._begin_parts, self._key(key), size, expires_s)
 
     async def end_parts(self, key: str, size: int, upload: str) -> bool:
+        if self._ended.get(key) == upload:
+            return True
         ended = await self._alone(key, f"{upload} {size}", lambda: self._end_parts(key, size, upload))
         return ended is not None
 
@@ -128,13 +139,27 @@ class S3Store:
             return await self._objects.get(self.presign_get(key, GET_S), max_bytes, GET_S)
 
     async def size(self, key: str) -> int | None:
-        """As in `ObjectStore`. Without conditions, the first look takes in what a member has uploaded."""
-        if key in self._busy:
-            await asyncio.wait([self._busy[key]])  # what is being made may be gone, or come, in a moment
+        """As in `ObjectStore`. Without conditions, the first look takes in what a member has uploaded.
+
+        An object that is being made is not there yet: its maker may ask for it to be looked at again.
+        """
+        if self._makes(key):
+            return None
         found = await self._size(self._key(key))
+        if self._makes(key):  # what was found may have been another object, a moment before
+            return None
         if found is not None or not self._copies:
             return found
-        return await self._alone(key, "take in", lambda: self._take_in(key))
+        try:
+            async with asyncio.timeout(_TAKE_S):
+                return await self._alone(key, _TAKE_IN, lambda: self._take_in(key))
+        except TimeoutError:
+            return None
+
+    def _makes(self, key: str) -> bool:
+        """Whether the object is being made of its parts."""
+        busy = self._busy.get(key)
+        return busy is not None and busy.get_name() != _TAKE_IN
 
     async def _alone(
         self, key: str, what: str, work: Callable[[], Coroutine[None, None, int | None]]
@@ -183,7 +208,7 @@ class S3Store:
         return f"{self._prefix}{INCOMING}{validate_key(key)}"
 
     async def _size(self, whole_key: str) -> int | None:
-        return await self._objects.size(self._api.url("head_object", whole_key, HEAD_S), HEAD_S)
+        return await self._objects.size(self._api.url("get_object", whole_key, SIZE_S), SIZE_S)
 
     async def _take_in(self, key: str) -> int | None:
         """Copy an upload to its key, which nobody has a URL to write to. Its size; None if there is none."""
@@ -207,23 +232,23 @@ class S3Store:
 
     async def _end_parts(self, key: str, size: int, upload: str) -> int | None:
         """The size of the object that was made of its parts; None if there was another before."""
-        whole_key = self._key(key)
+        whole_key, once = self._key(key), self.modes.parts is Parts.CONDITION
         try:
             parts = await asyncio.to_thread(self._api.parts, whole_key, upload)
-        except ObjectMissing:
-            if await self._size(whole_key) == size:  # an earlier answer was lost
-                return size
-            raise
-        if [(part.number, part.size) for part in parts] != list(enumerate(part_sizes(size), 1)):
-            raise StoreError(f"what was stored of {key} are not the parts of an object of {size} bytes")
-        once = self.modes.parts is Parts.CONDITION
-        try:
+            if [(part.number, part.size) for part in parts] != list(enumerate(part_sizes(size), 1)):
+                raise StoreError(f"what was stored of {key} are not the parts of an object of {size} bytes")
             if await self._size(whole_key) is not None:
-                raise ObjectExists(key)
+                await asyncio.to_thread(self._api.abort_upload, whole_key, upload)
+                return None
             await asyncio.to_thread(self._api.complete_upload, whole_key, upload, parts, once=once)
         except ObjectExists:
-            await asyncio.to_thread(self._api.abort_uploads, whole_key)
+            await asyncio.to_thread(self._api.abort_upload, whole_key, upload)
             return None
+        except ObjectMissing:
+            if await self._size(whole_key) != size:
+                raise
+            return None  # it was completed, by this upload or another
+        self._ended[key] = upload
         return await self._size(whole_key)
 
     def _list(self, folder: str) -> Listing:

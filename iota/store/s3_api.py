@@ -137,10 +137,16 @@ class S3Api:
             )
 
     def abort_uploads(self, folder: str) -> None:
-        """Forget what has been stored of objects below `folder` (or of one key) that were not completed."""
+        """Forget what has been stored of objects below `folder` that were not completed."""
         with typed_errors(folder):
-            for key, upload in self._uploads(folder):
-                self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+            uploads = self._uploads(folder)
+        for key, upload in uploads:
+            self.abort_upload(key, upload)
+
+    def abort_upload(self, key: str, upload: str) -> None:
+        """Forget what has been stored of an upload."""
+        with typed_errors(key):
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
 
     def _uploads(self, folder: str) -> Sequence[tuple[str, str]]:
         pages = self.client.get_paginator("list_multipart_uploads").paginate(

@@ -24,7 +24,7 @@ from iota.http import (
 from iota.retry import Backoff
 from iota.store.part_urls import PartUrls
 from iota.store.parts import PartsPut
-from iota.store.ranges import LARGE, Broken, LargeRead, RangeOutside, Renew
+from iota.store.ranges import LARGE, Broken, LargeRead, RangeOutside, Renew, total_of
 from iota.store.store import (
     ObjectExists,
     ObjectMissing,
@@ -163,13 +163,17 @@ class ObjectClient:
             return await LargeRead(send, url, max_bytes, renew).read()
 
     async def size(self, url: str, deadline_s: float) -> int | None:
-        """Bytes of the object whose HEAD the URL permits; None if it does not exist.
+        """Bytes of the object, of which one byte is read; None if it does not exist.
+
+        By GET, since a server of OpenStack sends a body after its answers to HEAD, which breaks a connection.
 
         Raises:
             UrlRefused, StoreUnavailable, StoreError
         """
         try:
-            return await self.request("HEAD", url, deadline_s, _announced_size)
+            return await self.request("GET", url, deadline_s, _size, headers={"Range": "bytes=0-0"})
+        except RangeOutside:
+            return 0
         except ObjectMissing:
             return None
 
@@ -258,12 +262,13 @@ async def _headers_alone(response: aiohttp.ClientResponse) -> None:
     await response.release()
 
 
-async def _announced_size(response: aiohttp.ClientResponse) -> int:
-    """A `Read` for answers to HEAD."""
+async def _size(response: aiohttp.ClientResponse) -> int:
+    """A `Read` for answers to the range of the first byte."""
     await response.release()
-    if response.content_length is None:
+    total = total_of(response)
+    if total is None:
         raise StoreError("the store does not say how many bytes an object has")
-    return response.content_length
+    return total
 
 
 async def _chunks(view: memoryview) -> AsyncIterator[memoryview]:

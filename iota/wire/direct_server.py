@@ -121,7 +121,7 @@ async def _read_head(request: web.Request, size: int) -> tuple[bytes, bytes]:
 async def _read_payload(request: web.Request, head: bytes, rest: bytes, size: int) -> bytearray:
     """The whole frame, whose head and first bytes are read.
 
-    It lies in one piece from the start: a body that comes byte by byte would take many times its size in parts.
+    It lies in one piece from the start: one that came byte by byte would take many times its size in parts.
     """
     frame, end = bytearray(size), len(head) + len(rest)
     frame[:end] = head + rest

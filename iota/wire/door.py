@@ -16,6 +16,7 @@ from typing import Final
 from blake3 import blake3
 from cachetools import LRUCache
 
+from iota.codec.shapes import payload_size
 from iota.identity.signatures import signing_bytes
 from iota.protocol.frames import KEPT_DOMAIN, FrameName, FrameNotice, kept_statement
 from iota.spec import RunSpec
@@ -26,16 +27,15 @@ from iota.wire.link import DoorRefused, Refusal
 from iota.wire.receiving_room import Place, ReceivingRoom, RoomLimits
 from iota.wire.transport import IncomingFrame
 
-EARLY_S: Final = 10.0
-"""How long a frame may wait for its plan. It sets off when its sender has the plan, so ours is under way."""
+EARLY_S: Final = 0.4
+"""How long a frame may wait for its plan, which left for us when its sender got it: less than what makes a
+sender take a link for slow."""
 _EARLY_OF_ONE: Final = 8
 """Frames of one sender that may wait for their plan."""
 _EARLY: Final = 256
 """Those of all senders: heads without payloads."""
 _STRANGERS: Final = 64
 """Those of senders that this miner has not met: anybody can sign a frame."""
-_ROOM: Final = RoomLimits(peer_bytes=64 << 20, total_bytes=256 << 20, reserve_bytes=64 << 20)
-"""29 frames of 2.2 MB from each peer and direction, four times that from all."""
 _KEPT: Final = 1 << 13
 """Acknowledgements that are remembered, to be given again: those of several steps."""
 
@@ -61,7 +61,7 @@ class FrameDoor:
         self._knows, self._arrivals = knows, arrivals
         self._kept: LRUCache[FrameName, tuple[bytes, bytes]] = LRUCache(_KEPT)
         """Head and acknowledgement of frames that are on disk."""
-        self._room = ReceivingRoom(_ROOM)
+        self._room = ReceivingRoom(RoomLimits.for_frames(payload_size(spec)))
         self._places: dict[bytes, list[Place]] = {}
         """By head: frames that are being read or taken. Two links may bring one at a time."""
         self._waiting: dict[Place, asyncio.Future[None]] = {}

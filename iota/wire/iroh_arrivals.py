@@ -129,7 +129,7 @@ class IrohArrivals:
             self._door.give_up(head)
             raise
         arrival.task = None  # from here on it is the door's, whatever becomes of the process
-        data, arrival.buffer = bytes(arrival.buffer), None
+        data, arrival.buffer = arrival.buffer, None
         return await self._door.take(head, data)
 
     def _ended(self, number: int, arrival: _Arrival, task: asyncio.Task[None]) -> None:

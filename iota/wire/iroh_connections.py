@@ -36,6 +36,8 @@ _RETRY_FROM: Final = MAX_HANDSHAKES // 4
 """Handshakes under way from which on a source must first show that its address is its own."""
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
+_STAYS_S: Final = 10.0
+"""A connection that lives so long was welcome; one that the peer closes at once is dialled more rarely."""
 
 
 class NotReached(Exception):
@@ -165,7 +167,9 @@ class Connections:
                     self._add(connection, key, dialled=False)
                 else:
                     connection.close(1, b"not a member that is known here")
-                    self._note("stranger", source, f"a connection of {key}, which no known member certified")
+                    self._note(
+                        "stranger", source, f"a connection of {key}, which no contact known here names"
+                    )
         except (iroh.IrohError, TimeoutError):
             pass  # it went away, or was none of ours
         finally:
@@ -180,7 +184,9 @@ class Connections:
             async with asyncio.timeout(self._options.dial_s):
                 connection = await self._endpoint.connect(address.form(), ALPN)
             self._add(connection, address.key, dialled=True)
-            peer.pause = _FIRST_PAUSE_S
+            peer.failure = (
+                "it closed the connection at once: not a member that is known there, or without room"
+            )
         except iroh.IrohError as error:
             peer.failure = f"it cannot be dialled: {error.message()}"
         except TimeoutError:
@@ -206,7 +212,7 @@ class Connections:
         taken = [live for live in peer.lives if not live.dialled]
         if not dialled and len(taken) >= MAX_OF_ONE_KEY:
             taken[0].close("a newer connection")
-        live = Live(connection, key, dialled, now, now)
+        live = Live(connection, key, dialled, since=now, used_at=now, heard_at=now)
         peer.lives.append(live)
         peer.change()
         self._tasks.start(self._until_closed(live, peer))
@@ -238,6 +244,8 @@ class Connections:
         live.hear(now)
         if live.busy:
             live.used_at = now
+        if now - live.since > _STAYS_S:
+            peer.pause = _FIRST_PAUSE_S
         if now - live.heard_at > self._options.silent_s:
             live.close("nothing came for too long")
         elif live.dialled and peer.wanted_until < now and now - live.used_at > self._options.idle_s:

@@ -269,7 +269,9 @@ class IrohLink:
         named = self._named.setdefault(case, set())
         if peer not in named and len(named) < _MAX_NAMED:
             named.add(peer)
-            _log.warning("iroh: %s: %s (%s)", case, text, peer or "here")
+            # A neighbour may dial before its contact is here, and does so again.
+            level = logging.INFO if case == "stranger" else logging.WARNING
+            _log.log(level, "iroh: %s: %s (%s)", case, text, peer or "here")
 
 
 def _is_listed(address: str) -> bool:

@@ -33,6 +33,7 @@ class Live:
     connection: iroh.Connection
     key: str
     dialled: bool
+    since: float
     used_at: float
     heard_at: float
     heard: int = 0

@@ -96,7 +96,6 @@ class IrohProcess:
                 await self._endpoint.add_external_addr(address)
 
     async def _push(self, number: int, said: dict[str, Any], outgoing: Outgoing) -> None:
-        unreachable, why = True, ""
         live: Live | None = None
         try:
             live = await self._connections.get(_address(said["peer"]))
@@ -106,16 +105,18 @@ class IrohProcess:
                     answer = await send_frame(live, said["head"], said["size"], outgoing, self._pipe, number)
                 finally:
                     live.going -= 1
-            self._pipe.post(Kind.ANSWERED, number, answer)
         except NotReached as error:
-            why = str(error)
+            self._broken(number, str(error), unreachable=True)
         except StreamFailed as error:
-            unreachable, why = False, str(error)
+            self._broken(number, str(error), unreachable=False)
         except iroh.IrohError as error:
-            unreachable = live is None or not live.open
-            why = (live and live.connection.close_reason()) or error.message()
-        if why:
-            self._pipe.post_json(Kind.BROKEN, number, {"unreachable": unreachable, "why": why[:200]})
+            closed = live.connection.close_reason() if live else None
+            self._broken(number, closed or error.message(), unreachable=live is None or closed is not None)
+        else:
+            self._pipe.post(Kind.ANSWERED, number, answer)
+
+    def _broken(self, number: int, why: str, *, unreachable: bool) -> None:
+        self._pipe.post_json(Kind.BROKEN, number, {"unreachable": unreachable, "why": why[:200]})
 
     def _forget_push(self, number: int, _task: asyncio.Task[None]) -> None:
         del self._pushes[number]

@@ -37,10 +37,11 @@ class ServerLimits:
     """Joins a second of one hotkey, over time: the journal keeps each for ever."""
     join_burst: float = 30.0
     """Joins of one hotkey at once: a node may have to be started again a few times."""
-    parts_rate: float = 1.0
-    """Asks a second of one hotkey for URLs of an object's parts, over time: each has up to 256 to sign."""
-    parts_burst: float = 128.0
-    """Such asks of one hotkey at once."""
+    parts_rate: float = 4.0
+    """Asks a second of one hotkey about objects that are stored in parts, over time: each is several requests
+    to the store."""
+    parts_burst: float = 256.0
+    """Such asks of one hotkey at once: an object takes two."""
     streams: int = 100
     """Open status streams of all clients together."""
     wait_s: float = 5.0

@@ -10,7 +10,7 @@ from blake3 import blake3
 from iota.wire.link import DoorRefused, Refusal
 
 
-def acknowledgement(data: bytes) -> bytes:
+def acknowledgement(data: bytes | bytearray) -> bytes:
     """What a `MemoryDoor` answers to a frame: 64 bytes that no other frame has."""
     return blake3(data).digest(length=64)
 
@@ -19,7 +19,7 @@ def acknowledgement(data: bytes) -> bytes:
 class MemoryDoor:
     """A `Door` whose frames are told apart by their heads. Repeats are acknowledged, other bytes refused."""
 
-    kept: dict[bytes, bytes] = field(default_factory=dict)
+    kept: dict[bytes, bytes | bytearray] = field(default_factory=dict)
     """Frames by their heads."""
     refuses: DoorRefused | None = None
     """Raised at each admission."""
@@ -55,7 +55,7 @@ class MemoryDoor:
         self._change()
         return None
 
-    async def take(self, head: bytes, data: bytes) -> bytes:
+    async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
         self.admitted.remove(head)
         self.taking.append(head)
         self._change()

@@ -39,8 +39,8 @@ from tests.support.internet.packets import TCP, UDP
 from tests.support.internet.router import shape_values
 from tests.support.internet.routes import Cut
 
-PUBLIC = IPv4Network("198.18.0.0/15")
-"""For tests of networks (RFC 2544)."""
+PUBLIC = IPv4Network("192.88.99.0/24")
+"""Nobody's since RFC 7526, and public to programs that look, unlike ranges for tests and documentation."""
 _PRIVATE = IPv4Network("192.168.0.0/16")
 ANSWER_S = 30.0
 ETHERNET = 1500
@@ -137,7 +137,7 @@ class Host:
         return str(out)
 
     def inside(self) -> AbstractContextManager[None]:
-        """This thread in the host: sockets that it makes belong there, also afterwards. No await within."""
+        """This thread in the host, see `namespaces.entered`."""
         return namespaces.entered(self.namespace)
 
     async def shape(self, up: Shape, down: Shape) -> None:

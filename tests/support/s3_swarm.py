@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from iota.client.run_objects import RunObjects
 from iota.data import publish
 from iota.data.manifest import parse_manifest
 from iota.spec import RunSpec
-from iota.store import open_store
+from iota.store import ObjectClient, open_store
+from iota.store.part_urls import PART
 from iota.swarm.options import SwarmOptions
 from iota.swarm.processes import Program
 from iota.swarm.programs import Programs
 from tests.support.live_swarm import LiveSwarm, Status, tiny
+from tests.support.store_servers import StoreUrls
 
 
 class S3Swarm(LiveSwarm):
@@ -64,6 +68,28 @@ async def train(root: Path, store_url: str) -> Status:
         return status
 
 
+async def move_large(store_url: str) -> None:
+    """Store and read an object of three parts as a node does."""
+    data = random.Random(7).randbytes(2 * PART + 77)
+    store = open_store(store_url)
+    try:
+        await store.check()
+        async with ObjectClient() as client:
+            objects = RunObjects(StoreUrls(store), client)
+            stored = await objects.put("large/object", data)
+            assert await store.size(stored.key) == len(data)
+            assert await objects.get_verified(stored) == data
+        await store.delete_prefix("large")
+    finally:
+        await store.close()
+
+
+async def main(store_url: str, root: Path) -> None:
+    """Try a store with a large object, and with a run whose files go to the folder `root`."""
+    await move_large(store_url)
+    print("an object of three parts was stored and read", flush=True)
+    print(f"a run of {(await train(root, store_url))['settled']} microbatches trained")
+
+
 if __name__ == "__main__":
-    ended = asyncio.run(train(Path(sys.argv[2]), sys.argv[1]))
-    print(f"trained: {ended['settled']} microbatches settled, loss {ended['loss']:.4f}")
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

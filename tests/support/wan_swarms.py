@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +65,16 @@ class WanSwarm(LiveSwarm):
         order = Order(self.hosts[program.name].namespace, self.pace, self.overlap)
         arguments = (order.argument(), *program.arguments, *self.flags.get(program.name, ()))
         return dataclasses.replace(program, entry=ENTRY, arguments=arguments)
+
+
+def frames_by_way(run: Path) -> Counter[str]:
+    """Counts notices of frames in the journal of a run in `run`: `kept` by their receivers, and `stored`."""
+    found: Counter[str] = Counter()
+    with closing(sqlite3.connect(f"file:{run / 'journal.db'}?mode=ro", uri=True)) as db:
+        for (text,) in db.execute("SELECT json FROM entries WHERE kind = 'exchanged'"):
+            notices = json.loads(text)["frames"]
+            found.update("stored" if notice.get("kept") is None else "kept" for notice in notices)
+    return found
 
 
 def step_ends(run: Path) -> list[float]:

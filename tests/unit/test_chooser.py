@@ -211,6 +211,27 @@ def test_a_link_that_breaks_again_soon_is_probed_more_seldom() -> None:
     assert chooser.summary("a")[DIRECT].probe_at == 4.0 + LIMITS.pause_s(1)
 
 
+def test_a_link_that_works_again_for_some_frames_is_trusted_as_before() -> None:
+    chooser = known(Chooser(), {DIRECT: 0.05, IROH: 0.3})
+    broken(chooser, DIRECT, 1.0)
+    probe_times(chooser, 1.0, 100.0)
+    transfer(chooser, DIRECT, 200.0, 0.05)
+    for number in range(5):
+        transfer(chooser, DIRECT, 201.0 + number, 0.05)
+    transfer(chooser, DIRECT, 210.0, 0.0, FAILED)
+    assert not chooser.summary("a")[DIRECT].broken
+    broken(chooser, DIRECT, 211.0)
+    assert chooser.summary("a")[DIRECT].probe_at == 211.0 + LIMITS.first_pause_s
+
+
+def test_a_link_that_never_brought_a_frame_is_tried_in_probes_alone() -> None:
+    chooser = known(Chooser(), {DIRECT: 0.3})
+    transfer(chooser, IROH, 1.0, 0.0, FAILED)
+    choice = choose(chooser, 5.0)
+    assert (choice.kind, choice.probe, choice.hedge_after_s) == (IROH, True, 0.0)
+    assert choose(chooser, 5.0).kind is DIRECT
+
+
 def test_a_link_that_was_never_tried_is_probed_once_beside_a_good_one() -> None:
     chooser = known(Chooser(), {DIRECT: 0.02})
     choice = choose(chooser, 1.0)
@@ -228,7 +249,7 @@ def test_a_link_slower_than_the_best_is_not_probed_unless_it_once_was_better() -
     assert kinds == {IROH: False, DIRECT: True}
 
 
-def test_a_peer_that_is_away_is_probed_by_one_pause_and_its_links_come_back_together() -> None:
+def test_a_peer_that_is_away_has_one_series_of_pauses() -> None:
     chooser = known(Chooser(), {DIRECT: 0.05, IROH: 0.1, STORE: 2.0})
     broken(chooser, DIRECT, 1.0)
     broken(chooser, IROH, 1.0)
@@ -241,11 +262,18 @@ def test_a_peer_that_is_away_is_probed_by_one_pause_and_its_links_come_back_toge
         now += 0.25
     assert len(probes) < 14
     assert set(probes) == {DIRECT, IROH}
-    back = 500.0
-    first = choose(chooser, back)
-    transfer(chooser, first.kind, back, 0.1)
-    other = ({DIRECT, IROH} - {first.kind}).pop()
-    assert chooser.summary("a")[other].probe_at <= back + 0.1
+
+
+def test_when_one_link_of_a_peer_that_was_away_is_back_the_others_are_tried_at_once() -> None:
+    chooser = known(Chooser(), {DIRECT: 0.05, IROH: 0.3})
+    broken(chooser, DIRECT, 1.0)
+    probe_times(chooser, 1.0, 200.0)
+    assert chooser.summary("a")[DIRECT].probe_at > 240.0
+    broken(chooser, IROH, 200.0)
+    assert choose(chooser, 202.0).kind is IROH
+    transfer(chooser, IROH, 202.0, 0.3)
+    choice = choose(chooser, 203.0)
+    assert (choice.kind, choice.probe) == (DIRECT, True)
 
 
 def test_a_peer_that_is_slow_for_every_link_breaks_none() -> None:

@@ -48,8 +48,10 @@ COMMANDS: list[tuple[typer.Typer, type[Settings]]] = [
     (iota.cli.store.app, StoreSettings),
     (orchestrator.cli.app, OrchestratorSettings),
 ]
+OTHERS: dict[object, type[Settings]] = {"check": OrchestratorSettings}
+"""Commands of a group with other settings than the group's, by name."""
 HELPED = [
-    (command, settings)
+    (command, OTHERS.get(name, settings))
     for app, settings in COMMANDS
     for name, command in getattr(
         typer.main.get_command(app), "commands", {"": typer.main.get_command(app)}

@@ -179,6 +179,25 @@ async def test_a_stranger_is_closed_out_before_any_door(end: IrohEnd) -> None:
     assert end.door.asked == 0
 
 
+async def test_a_neighbour_that_dials_before_its_contact_is_known_dials_again() -> None:
+    async with iroh_ends(2) as (one, other):
+        assert one.contact.iroh is not None
+        one.members.discard(one.contact.iroh.key)
+        one.link.prepare(other.contact)
+        for _ in range(3):
+            with pytest.raises(Unreachable, match="not a member"):
+                await one.link.push(pushed(payload=bytes(5_000_000)), other.contact)
+        assert other.door.asked == 0
+        one.members.add(one.contact.iroh.key)
+        frame = pushed(1)
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(Unreachable):
+                    assert await one.link.push(frame, other.contact) == acknowledgement(frame.data)
+                    return
+                await asyncio.sleep(0.1)
+
+
 async def test_a_member_whose_contact_has_expired_is_closed_out_at_its_next_frame(
     end: IrohEnd, peer: RawPeer
 ) -> None:

@@ -122,6 +122,14 @@ def test_a_large_frame_is_not_passed_for_ever_by_small_ones() -> None:
     assert room.release(first) == [large]
 
 
+def test_a_frame_that_waits_for_the_total_is_not_passed_by_a_smaller_one() -> None:
+    room, places = full_room()
+    large, small = ask(room, "c", name(0), 2 * FRAME), ask(room, "d", name(0))
+    assert room.release(places[0]) == []
+    assert room.release(places[1]) == [large]
+    assert room.release(places[2]) == [small]
+
+
 def test_who_gives_up_makes_room_once() -> None:
     room, places = full_room()
     waiter = ask(room, "c", name(0))

@@ -18,7 +18,7 @@ from iota.store.s3 import S3Store
 from iota.store.s3_modes import AWS, CreateOnce, Deletes, Parts, S3Modes
 from orchestrator.store_check import check_store
 from tests.support.odd_s3 import BUCKET, ODD_MODES, Oddities, OddS3, credentials, odd_s3
-from tests.support.store_servers import SECRET, embedded, moto_s3
+from tests.support.store_servers import embedded, moto_s3
 
 PLAIN = Oddities(conditions=True, needs_md5=False)
 """A service that lacks nothing."""
@@ -155,10 +155,8 @@ async def test_moto_works_and_its_missing_signatures_are_said(capsys: pytest.Cap
     assert (code, said["ok"], lacking) == (0, True, {"exact size", "signature", "expired URL"})
 
 
-async def test_the_embedded_store_does_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "secret"
-    file.write_text(SECRET.hex())
-    async with embedded(tmp_path / "objects") as store:
+async def test_the_embedded_store_does_all(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as store:
         checks = await store.check()
         assert len(checks) == 11
         assert {found.state for found in checks} == {State.WORKS}
@@ -211,6 +209,19 @@ async def test_looks_at_once_copy_an_upload_once(odd: tuple[OddS3, S3Store, Obje
     await client.put(store.presign_put("f/1", 5, 60), b"first", 20)
     assert await asyncio.gather(*(store.size("f/1") for _ in range(8))) == [5] * 8
     assert len([request for request in service.seen if request == "PUT /bucket/runs/one/f/1"]) == 1
+
+
+async def test_a_copy_that_takes_long_is_not_there_yet_and_goes_on(
+    odd: tuple[OddS3, S3Store, ObjectClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store whose answer takes longer would count as away, which holds up the run."""
+    service, store, client = odd
+    await client.put(store.presign_put("f/1", 5, 60), b"first", 20)
+    monkeypatch.setattr("iota.store.s3._TAKE_S", 0.0)
+    assert await store.size("f/1") is None
+    monkeypatch.undo()
+    assert await store.size("f/1") == 5
+    assert service.seen.count("PUT /bucket/runs/one/f/1") == 1
 
 
 async def test_uploads_that_wait_are_no_objects_and_go_with_their_folder(

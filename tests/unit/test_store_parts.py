@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 
@@ -192,6 +193,55 @@ async def test_an_orchestrator_tells_a_store_that_is_away_from_an_upload_that_is
     with pytest.raises(Problem) as unavailable:
         await reply_to(store, access, "", LIFE_S)
     assert unavailable.value.type is ProblemType.UNAVAILABLE
+
+
+async def test_an_object_that_is_being_made_is_not_there_yet(
+    odd: tuple[OddS3, S3Store, ObjectClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its maker could have another object looked at, and overwrite it."""
+    service, store, client = odd
+    parts = await store.begin_parts(KEY, len(DATA), LIFE_S)
+    await client.put_parts(parts, DATA, LIFE_S, never)
+    looked, go_on, real = asyncio.Event(), asyncio.Event(), store._end_parts
+
+    async def slow(*given: object) -> object:
+        looked.set()
+        await go_on.wait()
+        return await real(*given)
+
+    monkeypatch.setattr(store, "_end_parts", slow)
+    ending = asyncio.create_task(store.end_parts(KEY, len(DATA), parts.upload))
+    await looked.wait()
+    service.objects[f"runs/one/{KEY}"] = b"another"
+    assert await store.size(KEY) is None
+    go_on.set()
+    assert not await ending
+    assert await store.size(KEY) == len(b"another")
+
+
+async def test_an_upload_that_is_dropped_leaves_others_alone(
+    odd: tuple[OddS3, S3Store, ObjectClient],
+) -> None:
+    """Also those of keys that begin like its own."""
+    service, store, client = odd
+    longer = await store.begin_parts(f"{KEY}0", len(DATA), LIFE_S)
+    service.objects[f"runs/one/{KEY}"] = b"another"
+    parts = await store.begin_parts(KEY, len(DATA), LIFE_S)
+    await client.put_parts(parts, DATA, LIFE_S, never)
+    assert not await store.end_parts(KEY, len(DATA), parts.upload)
+    assert list(service.uploads) == [longer.upload]
+
+
+async def test_a_completion_whose_memory_was_lost_has_the_node_compare(
+    odd: tuple[OddS3, S3Store, ObjectClient],
+) -> None:
+    service, store, client = odd
+    parts = await store.begin_parts(KEY, len(DATA), LIFE_S)
+    await client.put_parts(parts, DATA, LIFE_S, never)
+    assert await store.end_parts(KEY, len(DATA), parts.upload)
+    restarted = service.store(store.modes)
+    assert not await restarted.end_parts(KEY, len(DATA), parts.upload)
+    await restarted.close()
 
 
 async def test_a_small_object_has_one_url(odd: tuple[OddS3, S3Store, ObjectClient]) -> None:

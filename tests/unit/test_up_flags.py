@@ -56,7 +56,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 
         (["--lr", "-1"], "--lr cannot be -1.0"),
         (["--seed", "-1"], "--seed cannot be -1"),
         (["--data", "absent"], "there is no source 'absent'"),
-        (["--transport", "pigeon"], "--transport cannot be 'pigeon'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -30,7 +30,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def entered(namespace: int | str) -> Iterator[None]:
-    """This thread in a namespace (a file or path): sockets that it makes belong there. No await within."""
+    """This thread in a namespace (a file or path), with all that runs on it meanwhile.
+
+    Sockets that it makes belong there, also afterwards.
+    """
     home = os.open(_own(), os.O_RDONLY | os.O_CLOEXEC)
     try:
         enter(namespace)

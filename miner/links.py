@@ -37,11 +37,13 @@ from iota.wire.network_key import load_or_create
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Transport, TransportError
 from iota.wire.upload_pace import UploadPace
-from miner.reachability import Reached, line_found, meaning, measure_line
+from miner.reachability import Reached, line_found, meaning, measure_line, nat_meaning
 
 log = logging.getLogger(__name__)
 
 _ANY: Final = ("0.0.0.0", "::")
+_NAT_S: Final = 5.0
+"""Pause between two looks at what peers see of this miner."""
 _TIMED: Final = 2
 """Peers whose round trips are measured and logged."""
 
@@ -154,6 +156,7 @@ class MinerLinks:
         ports = [split_host_port(each)[1] for each in found.addresses] if found is not None else []
         if self.iroh is not None:
             self.iroh.add_own_host(line.seen)
+            self.book.renew()
         reached = Reached(
             self.settings.transport,
             self._addresses,
@@ -164,6 +167,21 @@ class MinerLinks:
         )
         for sentence in meaning(line, reached):
             log.info("%s", sentence)
+        if self.iroh is not None:
+            await self._tell_nat(self.iroh, reached.udp_port)
+
+    async def _tell_nat(self, link: IrohLink, port: int | None) -> None:
+        """Say what kind of NAT is before this miner, and publish where peers see it; both may change."""
+        said, published = None, link.contact()
+        while True:
+            if (found := link.contact()) != published:
+                published = found
+                self.book.renew()
+            sentence = nat_meaning(link.status.nat, port)
+            if sentence is not None and sentence != said:
+                log.info("%s", sentence)
+                said = sentence
+            await asyncio.sleep(_NAT_S)
 
     def _met(self, contact: Contact) -> None:
         """A neighbour's contact is new, or leads elsewhere than before."""

@@ -10,6 +10,7 @@ from typing import Final
 from iota.client.orchestrator import OrchestratorClient
 from iota.settings import Ways
 from iota.settings.urls import split_host_port
+from iota.wire.iroh_status import NatKind
 
 _SAMPLE: Final = 1 << 19
 """Bytes that go up, and come down, to be timed: 0.2 s at 20 Mbps."""
@@ -87,6 +88,20 @@ def meaning(line: Line, reached: Reached) -> list[str]:
     if reached.without_iroh is not None:
         said.append(f"no iroh link: {reached.without_iroh}")
     return said
+
+
+def nat_meaning(kind: NatKind, port: int | None) -> str | None:
+    """What peers have found of the NAT that this miner is behind; None where there is nothing to say."""
+    match kind:
+        case NatKind.SYMMETRIC:
+            return (
+                "this miner is behind a symmetric NAT: peers behind other NATs cannot reach it over iroh, and"
+                f" frames go by TCP, a relay or the store. Forward UDP port {port} to avoid it"
+            )
+        case NatKind.CONE:
+            return "this miner is behind a NAT that iroh passes"
+        case _:
+            return None
 
 
 def _behind(seen: str, reached: Reached, ports: str) -> str:

@@ -52,6 +52,8 @@ class ContactBook:
         """When a member was last looked up, in monotonic seconds."""
         self._joined = asyncio.Event()
         self._wake, self._answered = asyncio.Event(), asyncio.Event()
+        self._published, self._changed = float("-inf"), True
+        """When this node's contact was published last, in monotonic seconds; whether it is another by now."""
         self._told: LRUCache[str, None] = LRUCache(_MOST)
         """Members of whose contacts the log has said what is wrong."""
 
@@ -80,9 +82,14 @@ class ContactBook:
             if found is None or found.expires < soon:
                 self._look_up(hotkey)
 
-    def doubt(self, hotkey: str) -> None:
-        """Nothing answers where the member's contact leads to: it may have a newer one."""
-        self._look_up(hotkey)
+    def doubt(self, hotkey: str, pause_s: float = AGAIN_S) -> None:
+        """The member's contact leads nowhere: it may have a newer one. Not asked again within `pause_s`."""
+        self._look_up(hotkey, pause_s)
+
+    def renew(self) -> None:
+        """This node is reached in other ways than it has published: it does so again."""
+        self._changed = True
+        self._wake.set()
 
     async def wait_for(self, hotkey: str, within_s: float) -> Contact | None:
         """The member's contact, waiting for a look-up that is under way."""
@@ -97,25 +104,27 @@ class ContactBook:
     async def run(self) -> None:
         """Publish and look up, until cancelled. An orchestrator that is away is asked again."""
         await self._joined.wait()
-        published = -PUBLISH_S
         while True:
-            now = time.monotonic()
-            own = self._own() if now - published >= PUBLISH_S else None
-            if own is not None or self._wanted:
-                if not await self._exchange(own):
-                    await asyncio.sleep(AGAIN_S)
-                    continue
-                published = now if own is not None else published
             self._wake.clear()
+            due = self._changed or time.monotonic() - self._published >= PUBLISH_S
+            own = self._own() if due else None
+            if own is not None:
+                self._published, self._changed = time.monotonic(), False
+            if (own is not None or self._wanted) and not await self._exchange(own):
+                self._changed |= own is not None
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if self._wanted:
+                continue
             try:
-                async with asyncio.timeout(max(1.0, published + PUBLISH_S - time.monotonic())):
+                async with asyncio.timeout(max(1.0, self._published + PUBLISH_S - time.monotonic())):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
-    def _look_up(self, hotkey: str) -> None:
+    def _look_up(self, hotkey: str, pause_s: float = AGAIN_S) -> None:
         now = time.monotonic()
-        if now - self._asked.get(hotkey, -AGAIN_S) >= AGAIN_S:
+        if now - self._asked.get(hotkey, float("-inf")) >= pause_s:
             self._asked[hotkey] = now
             self._wanted[hotkey] = None
             self._wake.set()

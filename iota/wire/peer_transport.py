@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 LOOK_UP_S: Final = 2.0
 """How long a frame waits for its receiver's contact while that is looked up. It goes to the store then."""
+UNREACHED_S: Final = 20.0
+"""Pause between two look-ups of a receiver that no link reaches: it may find its address later."""
 MAX_TRANSFERS: Final = 2
 """Transfers of one frame at a time."""
 _MAX_ARRIVED: Final = 16
@@ -107,6 +109,8 @@ class PeerTransport:
     async def send(self, frame: OutgoingFrame, to: str) -> FrameNotice:
         contact = await self.book.wait_for(to, LOOK_UP_S)
         usable = [kind for kind, link in self.links.items() if contact is not None and link.reaches(contact)]
+        if not usable:
+            self.book.doubt(to, UNREACHED_S)
         return await self._race(frame, to, contact, [*usable, LinkKind.STORE])
 
     async def store(self, frame: OutgoingFrame) -> FrameNotice:

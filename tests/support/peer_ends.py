@@ -84,7 +84,7 @@ class OpenBook:
     def want(self, hotkeys: object) -> None:
         pass
 
-    def doubt(self, hotkey: str) -> None:
+    def doubt(self, hotkey: str, pause_s: float = 0.0) -> None:
         self.doubted.append(hotkey)
 
     async def wait_for(self, hotkey: str, within_s: float) -> Contact | None:

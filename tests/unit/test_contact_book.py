@@ -122,6 +122,25 @@ async def test_an_older_contact_does_not_replace_a_newer_one(monkeypatch: pytest
         assert book.get(BOB.ss58) == newer.contact
 
 
+async def test_a_contact_that_changes_is_published_again_at_once() -> None:
+    registry = Registry()
+    async with book_of(registry) as book:
+        for count in range(1, 4):
+            async with asyncio.timeout(5):
+                while len(registry.published) < count:  # noqa: ASYNC110 - the registry is the far side
+                    await asyncio.sleep(0.01)
+            book.renew()
+
+
+async def test_a_member_that_no_link_reaches_is_looked_up_now_and_then() -> None:
+    registry = Registry()
+    async with book_of(registry) as book:
+        for _ in range(20):
+            book.doubt(BOB.ss58, 3600.0)
+            await asyncio.sleep(0.01)
+        assert sum(BOB.ss58 in wanted for wanted in registry.asked) == 1
+
+
 async def test_an_orchestrator_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contact_book, "AGAIN_S", 0.01)
     registry = Registry()

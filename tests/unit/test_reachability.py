@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from iota.settings import Ways
+from iota.wire.iroh_status import NatKind
 from miner.links import addresses
-from miner.reachability import Line, Reached, line_found, meaning
+from miner.reachability import Line, Reached, line_found, meaning, nat_meaning
 
 LINE = Line(round_trip_s=0.023, up=2.5e6, down=60e6, seen="52.12.3.4")
 
@@ -47,6 +48,12 @@ def test_each_place_has_its_meaning(reached: Reached, words: list[str]) -> None:
 def test_a_miner_beside_its_orchestrator_is_not_behind_a_router() -> None:
     said = meaning(Line(0.001, 1e8, 1e8, "192.168.1.5"), _reached(direct=("192.168.1.5:8760",)))
     assert "at its own address" in said[0]
+
+
+def test_a_symmetric_nat_is_told_with_the_port_that_helps() -> None:
+    assert "Forward UDP port 8760" in str(nat_meaning(NatKind.SYMMETRIC, 8760))
+    assert "iroh passes" in str(nat_meaning(NatKind.CONE, 8760))
+    assert nat_meaning(NatKind.NONE, 8760) is nat_meaning(NatKind.UNKNOWN, 8760) is None
 
 
 def test_addresses_of_loopback_are_for_a_swarm_on_one_machine_alone() -> None:

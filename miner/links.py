@@ -156,6 +156,9 @@ class MinerLinks:
         ports = [split_host_port(each)[1] for each in found.addresses] if found is not None else []
         if self.iroh is not None:
             self.iroh.add_own_host(line.seen)
+            if ports:  # most NATs keep a port that is free: then two miners behind such ones need no third
+                seen = f"[{line.seen}]" if ":" in line.seen else line.seen
+                self.iroh.add_addresses([f"{seen}:{ports[0]}"])
             self.book.renew()
         reached = Reached(
             self.settings.transport,

@@ -32,7 +32,7 @@ async def publish(
         OSError: if a shard cannot be read.
     """
     watch = watch or Watch("the upload")
-    await watch.persevere(store.check, StoreUnavailable)
+    await watch.persevere(store.adapt, StoreUnavailable)
 
     async def send(key: str, data: bytes) -> None:
         await watch.persevere(lambda: store.put(key, data), StoreUnavailable)

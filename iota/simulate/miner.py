@@ -197,7 +197,9 @@ class VirtualMiner:
             case effects.DenyFrame():
                 self._deny(effect.name)
             case effects.LoseState():
-                raise AssertionError(effect.reason)
+                assert self.swarm.lose_rate, effect.reason
+                self.kill()
+                self.swarm.clock.later(1.0, lambda: None if self.alive else self.start(fresh=True))
             case _:
                 self._end_later(self.swarm.links.delay(), lambda: self._fact_at_end_of(effect))
 

@@ -107,6 +107,9 @@ class EmbeddedStore:
     async def check(self, say: Callable[[Check], None] = lambda check: None) -> tuple[Check, ...]:
         return await check_embedded(self, self._client, say)
 
+    async def adapt(self) -> tuple[Check, ...]:
+        return ()
+
     async def close(self) -> None:
         await self._client.close()
 

@@ -77,7 +77,7 @@ class LargeRead:
         async def read(answer: aiohttp.ClientResponse) -> None:
             nonlocal head, total
             if answer.status != 206:
-                head = await _whole(answer)
+                head = await _whole(answer, self._max_bytes)
                 total = len(head)
                 return
             found = total_of(answer)
@@ -141,8 +141,12 @@ class _Part:
             raise Broken(f"{self._done} bytes came of a range of {len(self._view)}")
 
 
-async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+async def _whole(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """An object that is no longer than a range, so that a store may give it without regard to that."""
+    if answer.content_length is not None and answer.content_length > max_bytes:
+        raise ObjectTooLarge(
+            f"{answer.content_length} bytes were announced where at most {max_bytes} may come"
+        )
     if answer.content_length is None or answer.content_length > RANGE:
         raise _ignored()
     return await read_bounded(answer, RANGE)

@@ -191,6 +191,9 @@ class S3Store:
         self._api.modes, checks = await probe(self._api, self._prefix, say)
         return checks
 
+    async def adapt(self) -> tuple[Check, ...]:
+        return await self.check()
+
     async def close(self) -> None:
         for busy in self._busy.values():
             busy.cancel()

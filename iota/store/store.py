@@ -134,13 +134,17 @@ class ObjectStore(Protocol):
         ...
 
     async def check(self, say: Callable[[Check], None] = ...) -> tuple[Check, ...]:
-        """Try what a run needs of the store, and choose how to use it; needed before anything is written.
+        """Try what a run needs of the store, and choose how to use it.
 
         `say` is given each check when it is made. What it stores it deletes.
 
         Raises:
             BucketMissing, UrlRefused, StoreUnavailable: nothing can be found out.
         """
+        ...
+
+    async def adapt(self) -> tuple[Check, ...]:
+        """Choose how to use the store before anything is written: by `check`, if there is a choice."""
         ...
 
     async def close(self) -> None:

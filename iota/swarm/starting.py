@@ -68,7 +68,7 @@ def _upload(url: str, work: Callable[[Callable[[str, bytes], None]], None]) -> N
     with asyncio.Runner() as runner:
         store = open_store(url)
         try:
-            runner.run(watch.persevere(store.check, StoreUnavailable))
+            runner.run(watch.persevere(store.adapt, StoreUnavailable))
             work(lambda key, data: runner.run(put(store, key, data)))
         finally:
             runner.run(store.close())

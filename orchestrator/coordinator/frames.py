@@ -9,7 +9,14 @@ from __future__ import annotations
 from iota.protocol.events import FrameReady, StoreFrame
 from iota.protocol.frames import Direction, FrameKept, FrameName, FrameNotice
 from iota.wire.frame import leads_nowhere
-from orchestrator.coordinator.epoch_state import MicrobatchState, Place, PlannedStep, Stored
+from orchestrator.coordinator.epoch_state import (
+    Denial,
+    FramePlace,
+    MicrobatchState,
+    Place,
+    PlannedStep,
+    Stored,
+)
 from orchestrator.coordinator.member import Member, PendingKey
 from orchestrator.coordinator.microbatches import backward_input, find_microbatch, stop_clock
 from orchestrator.coordinator.state import RunState
@@ -82,9 +89,8 @@ def _take_frame(
         else:
             _contradicts(run, member, name)
         return
-    denial = step.denied.get((at, name.attempt))
-    if kept is not None and denial is not None and denial.receiver == kept.receiver:
-        denial.asked = True
+    if kept is not None and _is_doubtful(run, step, at, name, kept):
+        step.denied[at, name.attempt] = Denial(kept.receiver, asked=True)
         ask_to_store(run, step, mb, name)
         return
     target = _destination(run, name)
@@ -99,6 +105,16 @@ def _take_frame(
     else:
         await_op(run, step, mb, target, name.direction)
         run.members[mb.places[target].miner].events.pack()
+
+
+def _is_doubtful(run: RunState, step: PlannedStep, at: FramePlace, name: FrameName, kept: FrameKept) -> bool:
+    """Whether a frame is to be stored though its receiver keeps it: it has denied it, or is late already.
+
+    A late replica may have lost what it has acknowledged, and is not late twice.
+    """
+    denial = step.denied.get((at, name.attempt))
+    denied = denial is not None and denial.receiver == kept.receiver
+    return denied or run.members[kept.receiver].stalled
 
 
 def _contradicts(run: RunState, member: Member, name: FrameName) -> None:

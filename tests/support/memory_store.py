@@ -87,6 +87,9 @@ class MemoryStore:
         self._check_there()
         return ()
 
+    async def adapt(self) -> tuple[Check, ...]:
+        return ()
+
     async def close(self) -> None:
         await self._urls.close()
 

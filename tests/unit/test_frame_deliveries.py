@@ -277,6 +277,20 @@ def test_a_late_replica_that_nobody_can_replace_gets_what_it_waits_for_through_t
     assert [event.notice.name for event in told(driven, receiver, FrameReady)] == [NAME]
 
 
+def test_what_a_late_replica_acknowledges_is_stored_all_the_same(driven: Driven) -> None:
+    receiver = holder(driven, 1)
+    index = next(i for i in range(1, 8) if holder(driven, 1, i) is receiver)
+    sender = holder(driven, 0, index)
+    driven.lose(other(driven, 1))
+    while not receiver.stalled:
+        driven.wait(20.0)
+    driven.news(sender)
+    notice = kept(driven, 0, F, index)
+    driven.say(sender, frames=[notice])
+    assert told(driven, sender) == [StoreFrame(name=notice.name)]
+    assert not driven.coordinator.is_new(sender.hotkey, notice)
+
+
 # ---- re-routes -----------------------------------------------------------------------------------
 
 

@@ -223,6 +223,24 @@ def test_the_first_frame_stays_the_input_and_what_a_later_attempt_sends_is_kept_
     assert not core.reads(first), "it is the input already"
 
 
+def test_a_replica_that_has_a_microbatch_anew_uses_what_it_acknowledged_of_whichever_attempt() -> None:
+    core = _planned()
+    push(core, activations())
+    hear(core, moved(0, FIRST, 1, send_forward=False))
+    hear(core, moved(0, FIRST, 2))
+    [sought] = [e for e in hear(core, moved(1, ME, 3)) if isinstance(e, FindFrames)]
+    assert activations() in [name for name, _ in sought.frames]
+
+
+def test_what_is_here_is_fetched_again_where_an_op_of_a_new_attempt_does_not_read_it() -> None:
+    core, announced = _planned(), ready(activations())
+    hear(core, announced)
+    core.take(FrameArrived(activations()))
+    assert hear(core, announced) == []
+    core.training.inputs.routes[0, 0].inputs.clear()  # as after a re-route whose neighbours are not known
+    assert hear(core, announced) == [FetchFrame(announced.notice, FIRST)]
+
+
 def test_a_frame_that_was_on_its_way_when_its_sender_was_replaced_is_used() -> None:
     core = _planned()
     hear(core, moved(0, OTHER, 1))

@@ -86,11 +86,14 @@ class DirectLink:
         return True
 
     async def _push(self, frame: OutgoingFrame, address: str, certificate: str | None) -> bytes:
-        url = _url(address, certificate, PATH)
         headers = {"Content-Length": str(len(frame.data)), "Content-Type": "application/octet-stream"}
         try:
             async with self._http.open(
-                "POST", url, headers=headers, body=self._chunks(frame.data), certificate=certificate
+                "POST",
+                _url(address, certificate, PATH),
+                headers=headers,
+                body=self._chunks(frame.data),
+                certificate=certificate,
             ) as answer:
                 body = await _bounded(answer)
         except (NotSent, NoAnswer, OSError, ValueError) as error:
@@ -110,6 +113,7 @@ class DirectLink:
 
 
 def _url(address: str, certificate: str | None, path: str) -> URL:
+    """Raises ValueError: contacts may have addresses that are none, such as one with port 99999."""
     return URL(f"{'http' if certificate is None else 'https'}://{address}{path}")
 
 

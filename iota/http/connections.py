@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
 from iota.http.hosts import is_loopback
+
+
+def source_of(address: str) -> str:
+    """What connections from an IP address are counted by: of IPv6 its /64 network, all of which one host has.
+
+    A text that is no address counts as itself.
+    """
+    try:
+        ip = ipaddress.ip_address(address.strip("[]").partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None and not ip.is_loopback:
+        return str(ipaddress.ip_network((ip, 64), strict=False))
+    return str(ip)
 
 
 class ConnectionGuard:
@@ -16,8 +31,9 @@ class ConnectionGuard:
     aiohttp limits the time between requests, but not the time until a connection's first one.
     """
 
-    def __init__(self, header_s: float, limit: int) -> None:
-        self._header_s, self._limit = header_s, limit
+    def __init__(self, header_s: float, limit: int, total: int | None = None) -> None:
+        """`limit` is that of one source (`source_of`), `total` that of all; None is none."""
+        self._header_s, self._limit, self._total = header_s, limit, total
         self._timers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
         self._open: Counter[str] = Counter()
 
@@ -33,8 +49,10 @@ class ConnectionGuard:
 
     def opened(self, transport: asyncio.Transport, address: str) -> bool:
         """Count a new connection and start its timer; False where it is over the limit and was aborted."""
-        self._open[address] += 1
-        if self._open[address] > self._limit and not is_loopback(address):
+        source = source_of(address)
+        self._open[source] += 1
+        over = self._open[source] > self._limit and not is_loopback(address)
+        if over or (self._total is not None and self._open.total() > self._total):
             transport.abort()
             return False
         self._timers[transport] = asyncio.get_running_loop().call_later(self._header_s, transport.abort)
@@ -43,9 +61,10 @@ class ConnectionGuard:
     def closed(self, transport: asyncio.BaseTransport, address: str) -> None:
         """Forget a closed connection, also one that `opened` aborted."""
         self.request_begun(transport)
-        self._open[address] -= 1
-        if self._open[address] <= 0:
-            del self._open[address]
+        source = source_of(address)
+        self._open[source] -= 1
+        if self._open[source] <= 0:
+            del self._open[source]
 
 
 class _Guarded(asyncio.Protocol):

@@ -37,7 +37,9 @@ class ConnectionLimits:
     keepalive_s: float = 75.0
     """Time that a connection may be idle (or half-way through headers) between requests."""
     connections: int = 256
-    """Open connections of one address; loopback is exempt."""
+    """Open connections of one address (of IPv6 one /64 network); loopback is exempt."""
+    total: int | None = None
+    """Open connections of all addresses; None: as many as the system lets this process open."""
     shutdown_s: float = 10.0
     """Longest wait for open requests at shutdown."""
 
@@ -57,7 +59,7 @@ async def listening(
     Raises:
         PortUnavailable: the server cannot listen.
     """
-    guard = app[_GUARD] = ConnectionGuard(limits.header_s, limits.connections)
+    guard = app[_GUARD] = ConnectionGuard(limits.header_s, limits.connections, limits.total)
     runner = web.AppRunner(
         app,
         access_log=None,

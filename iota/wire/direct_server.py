@@ -22,6 +22,7 @@ from pydantic import Field
 
 from iota.http.server import ConnectionLimits, admit, listening
 from iota.spec import Frozen
+from iota.system.open_files import most_open
 from iota.wire.crumbs import Body, BrokeOff, Crumbs
 from iota.wire.frame import PREFIX_BYTES, FrameError, head_size
 from iota.wire.link import MAX_HEAD, Door, DoorRefused, Refusal
@@ -33,7 +34,9 @@ HEAD_S: Final = 10.0
 """Time for a frame's head to arrive after the request's headers."""
 LEAST_RATE: Final = 16 << 10
 """Bytes a second below which a payload is given up: a modem's speed."""
-_LIMITS: Final = ConnectionLimits(header_s=10.0, keepalive_s=75.0, connections=64, shutdown_s=1.0)
+MAX_CONNECTIONS: Final = 2048
+"""Of all addresses, and no more than half of what the system lets this process open: files of frames and
+receipts must never lack room for strangers' connections."""
 _STATUS: Final = {
     Refusal.MALFORMED: 400,
     Refusal.NOT_EXPECTED: 409,
@@ -73,7 +76,14 @@ async def serve_frames(
     app[_TROUBLES], app[_CRUMBS] = Troubles(log), Crumbs()
     app.router.add_post(PATH, take)
     app.router.add_get(HELLO, hello)
-    async with listening(app, host, port, _LIMITS, tls) as url:
+    limits = ConnectionLimits(
+        header_s=10.0,
+        keepalive_s=75.0,
+        connections=64,
+        total=min(MAX_CONNECTIONS, most_open() // 2),
+        shutdown_s=1.0,
+    )
+    async with listening(app, host, port, limits, tls) as url:
         yield int(url.rpartition(":")[2])
 
 

@@ -11,8 +11,10 @@ receiver could read it else. The input is denied until the store has it, and the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from iota.protocol.events import FrameReady, Reroute
 from iota.protocol.frames import Direction, FrameName
@@ -28,6 +30,12 @@ from miner.core.route import Neighbour, Place, Route
 from miner.core.schedule import Op, Schedule, ScheduledMicrobatch
 
 DENIED = "the op on it gave NaN or Inf"
+MAX_BAD_OF_ONE: Final = 4
+"""Pushed frames of one sender that may be bad in an epoch: what it sends then must come through the store.
+Whoever pushes NaN and stores something better wastes an op of its receiver each time."""
+MAX_BAD: Final = 24
+"""Those of all senders, before everything must: the orchestrator takes so many denials, and those of what was
+acknowledged until then, without holding them against this replica."""
 
 
 def can_come(spec: RunSpec, stage: int, header: FrameHeader) -> bool:
@@ -47,6 +55,8 @@ class InputBook:
     resumed: bool
     """Whether frames of an earlier process may lie on this disk."""
     routes: dict[Place, Route] = field(default_factory=dict)
+    _bad: Counter[str] = field(default_factory=Counter)
+    """By sender: frames that this replica has asked to be stored, since an op on them was bad."""
 
     # ---- routes --------------------------------------------------------------------------------
 
@@ -136,7 +146,8 @@ class InputBook:
         if here or name.attempt != neighbour.sends:
             return Expectation.OVER
         mine = route.taken_over or header.receiver == self.schedule.hotkey
-        return Expectation.EXPECTED if mine else Expectation.WRONG
+        trusted = self._bad[header.sender] < MAX_BAD_OF_ONE and self._bad.total() < MAX_BAD
+        return Expectation.EXPECTED if mine and trusted else Expectation.WRONG
 
     def announce(self, event: FrameReady) -> list[Effect]:
         """A frame is in the store: fetch it, unless it is here and the ops have what they read."""
@@ -261,7 +272,7 @@ class InputBook:
         effects = [DenyFrame(name), *self.find(route.others(name))]
         if known.announced is not None:
             return [*effects, self._fetch(route, known.announced)]
-        return [*effects, *(_missing(name) if name == route.current(name) else ())]
+        return [*effects, *(self._ask_for(route, name) if name == route.current(name) else ())]
 
     def _prove(self, route: Route, name: FrameName) -> list[Effect]:
         """Wait with an input that a receipt names until the store has what the orchestrator knows of it."""
@@ -271,7 +282,12 @@ class InputBook:
         route.frame(current).denied = True
         route.proofs[name.direction] = current
         self.schedule.lack(name.step, name.microbatch, name.direction)
-        return _missing(current)
+        return self._ask_for(route, current)
+
+    def _ask_for(self, route: Route, name: FrameName) -> list[Effect]:
+        """Have the maker of a bad frame store it."""
+        self._bad[route.beside[name.stage].given[name.attempt]] += 1
+        return [Say(reports=(FrameMissing(name=name, reason=DENIED),))]
 
     def _fetch(self, route: Route, event: FrameReady) -> FetchFrame:
         route.fetching.add(event.notice.name)
@@ -312,7 +328,3 @@ class InputBook:
             yield Direction.FORWARD
         if not entry.gradient_ready and self.schedule.stage != self.schedule.spec.last_stage:
             yield Direction.BACKWARD
-
-
-def _missing(name: FrameName) -> list[Effect]:
-    return [Say(reports=(FrameMissing(name=name, reason=DENIED),))]

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 
+from iota.http.connections import ConnectionGuard, source_of
+from iota.protocol.events import Admit
+from iota.spec import Pipeline
+from iota.wire import direct_server
+from iota.wire.expectation import Expectation
+from miner.core.core import ReplicaCore
+from miner.core.effects import RunOp
+from miner.core.facts import BaseHeld, FrameArrived, OpBad, OpDone, StateLoaded
+from miner.core.inputs import MAX_BAD, MAX_BAD_OF_ONE
+from orchestrator.coordinator.denials import MAX_DENIED
 from tests.support.frames import frame_name
 from tests.support.peer_ends import contact_of, open_end, signed_frame
+from tests.support.plans import share_of, whole_plan
+from tests.support.pushed import activations, gradient, header_of, push, ready
+from tests.support.replica_cores import BASE, FIRST, LAST, ME, ended, hear, made
+from tests.support.virtual_runs import tiny_spec
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:99999", "[....]:80", "a..b:70000", "[::1.2.3.999]:1", "192.0.2.1:0"])
@@ -17,3 +34,58 @@ async def test_an_address_that_is_none_sends_frames_by_the_store_and_ends_nobody
         frame = signed_frame(frame_name(), alice.hotkey, bob.hotkey)
         assert await alice.transport.send(frame, bob.hotkey.ss58) == frame.notice
         assert list(shelf) == [frame.notice.name]
+
+
+async def test_connections_of_many_addresses_leave_a_miner_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bound for all together, some hundred strangers' connections use up what a process may open,
+    and the next frame that is to be written ends it."""
+    monkeypatch.setattr(direct_server, "MAX_CONNECTIONS", 8)
+    async with open_end(1, {}) as alice:
+        opened = [await asyncio.open_connection("127.0.0.1", alice.port) for _ in range(12)]
+        closed = 0
+        for reader, writer in opened:
+            with suppress(TimeoutError, ConnectionResetError):
+                async with asyncio.timeout(0.1):
+                    closed += await reader.read(1) == b""
+                    continue
+            closed += reader.exception() is not None
+        for _, writer in opened:
+            writer.close()
+        assert closed == 4
+
+
+class _Transport(asyncio.Transport):
+    aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_who_has_an_ipv6_network_is_one_source_of_connections() -> None:
+    assert source_of("2001:db8::1") == source_of("2001:db8::ffff:2") != source_of("2001:db8:0:1::1")
+    assert source_of("::ffff:192.0.2.1") != source_of("::ffff:192.0.2.2")
+    guard = ConnectionGuard(10.0, 2)
+    assert [guard.opened(_Transport(), f"2001:db8::{n}") for n in range(1, 5)] == [True, True, False, False]
+
+
+def test_who_pushes_nan_again_and_again_must_store_its_frames() -> None:
+    """Else it stores something better each time, and uses up what its receiver may deny."""
+    count = MAX_BAD_OF_ONE + 1
+    spec = tiny_spec(
+        stages=3, replicas=1, epochs=1, steps=1, microbatches=count, pipeline=Pipeline.SYNC, credit=count
+    )
+    core = ReplicaCore(spec, 1, ME, reads_tokens=False)
+    core.take(BaseHeld(0, BASE))
+    hear(core, Admit(epoch=0, step=0, carries=True))
+    core.take(StateLoaded(0, 0))
+    hear(core, share_of(whole_plan((FIRST, ME, LAST), count), ME))
+    for index in range(MAX_BAD_OF_ONE):
+        assert core.expects(header_of(activations(index), spec=spec)) is Expectation.EXPECTED
+        [op] = [effect.op for effect in push(core, activations(index)) if isinstance(effect, RunOp)]
+        ended(core, OpBad(op))
+        hear(core, ready(activations(index), content=1))
+        core.take(FrameArrived(activations(index)))
+        ended(core, OpDone(op, made(core, index)))
+    assert core.expects(header_of(activations(MAX_BAD_OF_ONE), spec=spec)) is Expectation.WRONG
+    assert core.expects(header_of(gradient(), LAST, spec=spec)) is Expectation.EXPECTED
+    assert 2 * MAX_BAD < MAX_DENIED

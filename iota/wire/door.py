@@ -148,7 +148,7 @@ class FrameDoor:
             text = (
                 f"frames that {sender} has signed do not come to their end: they break off, or are too slow"
             )
-            self._troubles.name(sender, "part", text, logging.INFO)  # its other link may have been faster
+            self._say(sender, "part", text, logging.INFO)  # its other link may have been faster
 
     def _leave(self, head: bytes) -> str | None:
         """The frame takes no room any more. Its sender; None where it took none."""
@@ -165,13 +165,17 @@ class FrameDoor:
         match refused.why:
             case Refusal.MALFORMED | Refusal.OTHER if not self.closed:
                 text = f"frames that {sender} has signed are not what they should be: {refused}"
-                self._troubles.name(sender, refused.why, text)
+                self._say(sender, refused.why, text)
             case Refusal.NOT_EXPECTED:
                 text = f"frames that {sender} has signed are not expected of it here: {refused.detail}"
-                self._troubles.name(sender, refused.why, text, logging.INFO)  # an event may be on its way
+                self._say(sender, refused.why, text, logging.INFO)  # an event may be on its way
             case Refusal.LATER if refused.detail == _TOO_EARLY:
                 text = f"many frames that {sender} has signed come before their plans, and are put off"
-                self._troubles.name(sender, _TOO_EARLY, text)
+                self._say(sender, _TOO_EARLY, text)
+
+    def _say(self, sender: str, case: str, text: str, level: int = logging.WARNING) -> None:
+        """Name a sender's trouble; those whom this miner has not met are other cases, and take no lines."""
+        self._troubles.name(sender, case if self._knows(sender) else f"stranger: {case}", text, level)
 
     async def _keep(self, header: FrameHeader, head: bytes, data: bytes | bytearray) -> bytes:
         digest = await asyncio.to_thread(lambda: blake3(data).hexdigest())
@@ -209,7 +213,7 @@ class FrameDoor:
         kept.again += 1
         if kept.again > _REPEATS:
             text = f"frames that {header.sender} has signed come again and again after they were kept"
-            self._troubles.name(header.sender, "again", text)
+            self._say(header.sender, "again", text)
         return kept.acknowledgement
 
     async def _expected(self, header: FrameHeader) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,10 +37,10 @@ UNREACHED_S: Final = 20.0
 """Pause between two look-ups of a receiver that no link reaches: it may find its address later."""
 MAX_TRANSFERS: Final = 2
 """Transfers of one frame at a time."""
+_MOST_SAID: Final = 300
+"""Characters of an error in the log: a peer may have written it."""
 _MAX_ARRIVED: Final = 16
 """Arrived frames that may wait for the reader, since they take memory."""
-_NUMBER: Final = re.compile(r"\d+(\.\d+)?")
-"""Seconds, ports and the like do not make another case of trouble with a peer."""
 
 
 @dataclass(eq=False)
@@ -135,7 +134,7 @@ class PeerTransport:
     async def _race(
         self, frame: OutgoingFrame, to: str, contact: Contact | None, usable: Sequence[LinkKind]
     ) -> FrameNotice:
-        """Try links, at most two at a time, until the frame has arrived by one. Raises the last failure."""
+        """Try links, at most two at a time, until the frame has arrived by one. Raises the store's failure."""
         loop, size = asyncio.get_running_loop(), frame.notice.size
         under_way: list[_Transfer] = []
         """In order of their starts."""
@@ -162,7 +161,9 @@ class PeerTransport:
                         arrived = transfer.task.result()
                         self._sent[transfer.choice.kind] += 1
                     elif isinstance(error, TransportError):
-                        last = error
+                        # A peer's refusal must not end the tries that an outage of the store is worth.
+                        by_store = transfer.choice.kind is LinkKind.STORE
+                        last = error if by_store or last is None else last
                     else:
                         raise error
                 if arrived is not None:
@@ -210,9 +211,12 @@ class PeerTransport:
         kind = transfer.choice.kind
         if outcome is Outcome.FAILED and kind is not LinkKind.STORE:
             self.book.doubt(to)
-            what = f"{type(error).__name__}: {error}"
+            cause = None if error is None else error.__cause__
+            # Not the error's text, in which the peer may have written another word each time.
+            case = f"{type(error).__name__} {cause.why if isinstance(cause, DoorRefused) else ''}"
+            what = f"{type(error).__name__}: {error}"[:_MOST_SAID]
             text = f"a frame did not reach {to} by {kind}, and goes another way: {what}"
-            self._troubles.name(to, _NUMBER.sub("", what), text)
+            self._troubles.name(to, f"{kind} {case}", text)
 
     async def _call_off(self, under_way: Sequence[_Transfer], to: str, arrived: bool) -> None:
         """Stop the other transfers of a frame; a probe goes on, to learn of its link."""

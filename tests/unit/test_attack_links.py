@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
+from itertools import count
+from typing import cast
 
 import pytest
 
@@ -12,6 +15,10 @@ from iota.protocol.events import Admit
 from iota.spec import Pipeline
 from iota.wire import direct_server
 from iota.wire.expectation import Expectation
+from iota.wire.link import DoorRefused, Refusal
+from iota.wire.peer_transport import PeerTransport
+from iota.wire.transport import Unreachable
+from iota.wire.troubles import Troubles
 from miner.core.core import ReplicaCore
 from miner.core.effects import RunOp
 from miner.core.facts import BaseHeld, FrameArrived, OpBad, OpDone, StateLoaded
@@ -89,3 +96,50 @@ def test_who_pushes_nan_again_and_again_must_store_its_frames() -> None:
     assert core.expects(header_of(activations(MAX_BAD_OF_ONE), spec=spec)) is Expectation.WRONG
     assert core.expects(header_of(gradient(), LAST, spec=spec)) is Expectation.EXPECTED
     assert 2 * MAX_BAD < MAX_DENIED
+
+
+async def test_made_up_senders_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody can sign heads with as many keys as they like."""
+    caplog.set_level(logging.INFO)
+    troubles = Troubles(logging.getLogger("test"))
+    for number in range(1000):
+        troubles.name(f"peer {number}", "not expected", "said")
+    troubles.name("a neighbour", "garbage", "said")
+    assert len(caplog.records) == 65
+
+
+async def test_a_receiver_whose_refusals_differ_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = count()
+    refusals = (DoorRefused(Refusal.MALFORMED, f"{'x' * next(numbers)}") for _ in count())
+
+    async def refuse(head: bytes, size: int) -> bytes | None:
+        raise next(refusals)
+
+    async with open_end(1, {}) as alice, open_end(2, {}) as bob:
+        alice.knows(bob)
+        monkeypatch.setattr(bob.doorway, "admit", refuse)
+        for number in range(3):
+            frame = signed_frame(frame_name(microbatch=number), alice.hotkey, bob.hotkey)
+            assert (await alice.transport.send(frame, bob.hotkey.ss58)).kept is None
+    assert len([r for r in caplog.records if "goes another way" in r.getMessage()]) == 1
+
+
+async def test_a_refusal_of_the_receiver_does_not_end_the_tries_of_an_outage_of_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The store is tried first where it is the faster one, and is away; the receiver refuses."""
+
+    async def away(frame: object, to: object) -> None:
+        raise Unreachable("the store is away")
+
+    async with open_end(1, {}) as alice, open_end(2, {}) as bob:
+        alice.knows(bob)
+        bob.expects = lambda header: Expectation.WRONG
+        transport = cast(PeerTransport, alice.transport)
+        monkeypatch.setattr(transport.way_by_store, "send", away)
+        for _ in range(9):  # the link that refuses is left for the store
+            with pytest.raises(Unreachable):
+                frame = signed_frame(frame_name(), alice.hotkey, bob.hotkey)
+                await transport.send(frame, bob.hotkey.ss58)

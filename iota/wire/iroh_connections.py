@@ -108,8 +108,11 @@ class Connections:
             self._start_dial(peer, address)
             await peer.changed.wait()
 
-    def prepare(self, address: PeerAddress) -> None:
-        """Keep a connection to the peer from now on, for `WANTED_S` or until asked again."""
+    def prepare(self, address: PeerAddress, leave: str | None = None) -> None:
+        """Keep a connection to the peer from now on, for `WANTED_S` or until asked again; and none to the key
+        `leave`, which it had before."""
+        if leave is not None and (left := self._peers.get(leave)) is not None:
+            left.wanted_until = 0.0
         peer = self._peers.setdefault(address.key, _Peer())
         if address != peer.address:
             peer.dial_at, peer.pause = 0.0, _FIRST_PAUSE_S

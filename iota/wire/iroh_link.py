@@ -33,6 +33,8 @@ _STABLE_S: Final = 60.0
 """A process that lived so long starts a new series of pauses."""
 _MAX_PUSHES: Final = 128
 """Frames under way out: the process holds 1 MiB of each."""
+_MAX_SEEN: Final = 3
+"""Addresses in a contact that peers have named: peers that agree on false ones must not push out the others."""
 _MAX_NAMED: Final = 16
 """Peers that are named in the log, once each, for one case."""
 
@@ -69,6 +71,7 @@ class IrohLink:
         self._bound: tuple[str, ...] = ()
         """Where the last process listened: the next one tries to be found there too."""
         self._prepared: dict[str, dict[str, Any]] = {}
+        """By hotkey."""
         self._addresses: list[str] = []
         self._own_hosts: set[str] = set()
         self._room = asyncio.Semaphore(_MAX_PUSHES)
@@ -132,9 +135,10 @@ class IrohLink:
             return None
         given = [*self._options.public, *self._addresses]
         hosts = self._own_hosts | {each.rpartition(":")[0].strip("[]") for each in given}
-        known = dict.fromkeys([*given, *seen_addresses(endpoint, hosts), *endpoint.addresses])
+        seen = seen_addresses(endpoint, hosts)[:_MAX_SEEN]
+        known = dict.fromkeys([*given, *seen, *endpoint.addresses])
         addresses = [each for each in known if _is_listed(each)]
-        relay = endpoint.relay.rstrip("/") if endpoint.relay else None
+        relay = self._own_relay(endpoint.relay)
         return IrohContact(key=endpoint.key, relay=relay, addresses=tuple(addresses[:MAX_DIRECT]))
 
     def add_addresses(self, addresses: Sequence[str]) -> None:
@@ -158,16 +162,20 @@ class IrohLink:
         return connected or bool(to["addresses"] or to["relay"])
 
     def prepare(self, peer: Contact) -> None:
-        """Keep a connection to a neighbour from now on, dialled ahead; again with each of its contacts.
+        """Keep a connection to a neighbour from now on, dialled ahead; again with each of its contacts. One to
+        a key that it had before is kept no longer.
 
         Both neighbours do this at once, which is what opens the way through two NATs. It ends ten minutes
         after the last call.
         """
         if self.reaches(peer) and (to := self._to(peer)):
-            self._prepared.pop(to["key"], None)
-            self._prepared[to["key"]] = {"to": to, "until": peer.expires}
+            before = self._prepared.pop(peer.hotkey, None)
+            self._prepared[peer.hotkey] = {"to": to, "until": peer.expires}
+            kept = {each["to"]["key"] for each in self._prepared.values()}
+            left = before["to"]["key"] if before is not None else to["key"]
             if self._child:
-                self._child.tell(Kind.PREPARE, to)
+                # One member has one connection: else it would take those of all others, key by key.
+                self._child.tell(Kind.PREPARE, {**to, "leave": None if left in kept else left})
 
     async def push(self, frame: OutgoingFrame, peer: Contact) -> bytes:
         to = self._to(peer)
@@ -240,9 +248,9 @@ class IrohLink:
         if child.status is not None:
             self._bound = child.status.bound
         now = time.time()
-        self._prepared = {key: each for key, each in self._prepared.items() if each["until"] > now}
+        self._prepared = {who: each for who, each in self._prepared.items() if each["until"] > now}
         for each in self._prepared.values():
-            child.tell(Kind.PREPARE, each["to"])
+            child.tell(Kind.PREPARE, {**each["to"], "leave": None})
         if self._addresses:
             child.tell(Kind.ADDRESSES, self._addresses)
         if not self._first.done():
@@ -252,10 +260,14 @@ class IrohLink:
         """Where to dial: IP addresses that are permitted, and a relay only if it is one of our own."""
         if peer.iroh is None:
             return None
-        named = (peer.iroh.relay or "").rstrip("/")
-        relay = next((each for each in self._options.relays if each.rstrip("/") == named), None)
+        relay = self._own_relay(peer.iroh.relay)
         addresses = [each for each in peer.iroh.addresses if self._is_dialled(each)]
         return {"key": peer.iroh.key, "relay": relay, "addresses": addresses}
+
+    def _own_relay(self, url: str | None) -> str | None:
+        """The relay of the operator's own that `url` names; None where it is none of them."""
+        own = (each.rstrip("/") for each in self._options.relays)
+        return next((each for each in own if each == (url or "").rstrip("/")), None)
 
     def _is_dialled(self, address: str) -> bool:
         host, _, port = address.rpartition(":")

@@ -43,7 +43,7 @@ class Kind(IntEnum):
     PONG = 5
     """To the miner: they are. A status."""
     PREPARE = 6
-    """To the process: keep a connection to this peer. A peer's address."""
+    """To the process: keep a connection to this peer. A peer's address, and as `leave` a key that it had."""
     ADDRESSES = 7
     """To the process: further addresses at which this endpoint can be reached."""
     PUSH = 8

@@ -78,7 +78,8 @@ class IrohProcess:
             case Kind.CANCEL if message.number in self._pushes:
                 self._pushes[message.number][1].cancel()
             case Kind.PREPARE:
-                self._connections.prepare(_address(message.json()))
+                said = message.json()
+                self._connections.prepare(_address(said), said["leave"])
             case Kind.ADDRESSES:
                 self._tasks.start(self._add_addresses(message.json()))
             case Kind.MEMBER if message.number in self._asked:

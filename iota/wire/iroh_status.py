@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from iota.spec import Frozen
+from pydantic import Field
+
+from iota.protocol.contacts import Relay
+from iota.spec import Frozen, Hex32
+
+
+_MOST: Final = 1024
+"""Addresses and peers that an endpoint may tell of."""
 
 
 class NatKind(StrEnum):
@@ -38,17 +45,17 @@ class PeerPath(Frozen):
 
 
 class EndpointStatus(Frozen):
-    """An endpoint, as its process tells of it each second."""
+    """An endpoint, as its process tells of it each second: what is none of these forms is nonsense."""
 
-    key: str
+    key: Hex32
     """Its public network key (hex)."""
-    bound: tuple[str, ...]
+    bound: Annotated[tuple[str, ...], Field(max_length=_MOST)]
     """UDP addresses that it listens at."""
-    addresses: tuple[str, ...]
+    addresses: Annotated[tuple[str, ...], Field(max_length=_MOST)]
     """Where it may be reached: at this machine's interfaces, as the operator says, or as a relay sees it."""
-    relay: str | None
+    relay: Relay | None
     """The relay that it is connected to."""
-    peers: tuple[PeerPath, ...]
+    peers: Annotated[tuple[PeerPath, ...], Field(max_length=_MOST)]
     """Those it has a connection to."""
 
 

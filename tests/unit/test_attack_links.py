@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import count
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 
 from iota.http.connections import ConnectionGuard, source_of
+from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
 from iota.protocol.events import Admit
 from iota.spec import Pipeline
 from iota.wire import direct_server
 from iota.wire.expectation import Expectation
+from iota.wire.iroh_link import IrohLink, anywhere
+from iota.wire.iroh_options import IrohOptions
+from iota.wire.iroh_pipe import Kind
+from iota.wire.iroh_status import EndpointStatus
 from iota.wire.link import DoorRefused, Refusal
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Unreachable
@@ -24,6 +31,7 @@ from miner.core.effects import RunOp
 from miner.core.facts import BaseHeld, FrameArrived, OpBad, OpDone, StateLoaded
 from miner.core.inputs import MAX_BAD, MAX_BAD_OF_ONE
 from orchestrator.coordinator.denials import MAX_DENIED
+from tests.support.doors import MemoryDoor
 from tests.support.frames import frame_name
 from tests.support.peer_ends import contact_of, open_end, signed_frame
 from tests.support.plans import share_of, whole_plan
@@ -143,3 +151,52 @@ async def test_a_refusal_of_the_receiver_does_not_end_the_tries_of_an_outage_of_
             with pytest.raises(Unreachable):
                 frame = signed_frame(frame_name(), alice.hotkey, bob.hotkey)
                 await transport.send(frame, bob.hotkey.ss58)
+
+
+@dataclass
+class _Child:
+    """What the iroh process was told, and what it says."""
+
+    status: EndpointStatus | None = None
+    told: list[tuple[Kind, Any]] = field(default_factory=list)
+
+    def tell(self, kind: Kind, value: Any) -> None:
+        self.told.append((kind, value))
+
+
+async def _link(child: _Child) -> IrohLink:
+    link = IrohLink(bytes(32), MemoryDoor(), lambda key: True, IrohOptions(), anywhere)
+    link._child = cast(Any, child)
+    return link
+
+
+def _iroh_contact(hotkey: str, key: int) -> Contact:
+    iroh = IrohContact(key=f"{key:064x}", addresses=("192.0.2.1:7",))
+    return Contact(run="ab" * 32, hotkey=hotkey, version=key, expires=2e9, iroh=iroh)
+
+
+async def test_a_member_with_a_new_key_each_minute_has_one_prepared_connection() -> None:
+    """128 of them would leave no room for anybody else's connections."""
+    child = _Child()
+    link = await _link(child)
+    link.prepare(_iroh_contact(LAST, 2))
+    for key in (1, 2, 3):
+        link.prepare(_iroh_contact(FIRST, key))
+    left = [told["leave"] for _, told in child.told]
+    assert left == [None, None, f"{1:064x}", None], "the second key is another member's too"
+
+
+async def test_an_iroh_process_that_talks_nonsense_does_not_end_the_publication_of_contacts() -> None:
+    peers = [
+        {"key": f"{n:064x}", "path": "direct", "address": "", "rtt_ms": 1, "sees": f"203.0.113.{n // 2}:1"}
+        for n in range(40)
+    ]
+    said = {"key": "ab" * 32, "bound": [], "addresses": ["192.0.2.9:1", "x"], "relay": "https:///", "peers": peers}
+    contact = (await _link(_Child(EndpointStatus.model_validate(said)))).contact()
+    assert contact is not None
+    assert contact.relay is None
+    assert "192.0.2.9:1" in contact.addresses, "peers that agree on false addresses do not push out its own"
+    assert len(contact.addresses) < MAX_DIRECT
+    for nonsense in ({"key": "no key"}, {"relay": "x"}, {"peers": peers * 100}):
+        with pytest.raises(ValidationError):
+            EndpointStatus.model_validate(said | nonsense)

@@ -155,7 +155,7 @@ class ContactBook:
                 log.warning("the contact of %s %s, and is not used", contact.hotkey, fault)
             return
         before = self._known.get(contact.hotkey)
-        if before is None or before.version < contact.version:
+        if before is None or before.version < contact.version or before.expires <= time.time():
             self._known[contact.hotkey] = contact
             if before is None or _ways(before) != _ways(contact):
                 self._on_new(contact)

@@ -77,7 +77,7 @@ def place_of(address: str) -> Place:
         ip = inner or ip
     if ip.is_loopback or ip.is_unspecified:  # a connection to 0.0.0.0 is one to this machine
         return Place.LOOPBACK
-    if ip.is_link_local or ip in _METADATA:
+    if ip.is_link_local or ip.is_multicast or ip in _METADATA:  # a group of machines in this network
         return Place.LINK_LOCAL
     private = not ip.is_global or any(ip in network for network in _NOT_GLOBAL)
     return Place.PRIVATE if private else Place.PUBLIC

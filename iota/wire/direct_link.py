@@ -13,7 +13,7 @@ import aiohttp
 from pydantic import ValidationError
 from yarl import URL
 
-from iota.http import AddressRefused, AnswerRefused, HttpClient, NoAnswer, NotSent, Reach
+from iota.http import AddressRefused, AnswerRefused, HttpClient, NoAnswer, NotSent, Reach, proxy_for
 from iota.identity.signatures import SIGNATURE_BYTES
 from iota.protocol.contacts import Contact
 from iota.settings.urls import split_host_port
@@ -76,13 +76,14 @@ class DirectLink:
         await self._http.close()
 
     def _may_lead(self, address: str) -> bool:
-        """False for an IP address that `reach` refuses. A name is looked at when it is connected to."""
+        """False for an IP address that `reach` refuses. A name is looked at when it is connected to; where a
+        proxy would look it up, none is dialled."""
         try:
             self._reach.check(split_host_port(address)[0])
         except AddressRefused:
             return False
         except ValueError:  # a name
-            return True
+            return _is_resolved_here(address)
         return True
 
     async def _push(self, frame: OutgoingFrame, address: str, certificate: str | None) -> bytes:
@@ -115,6 +116,14 @@ class DirectLink:
 def _url(address: str, certificate: str | None, path: str) -> URL:
     """Raises ValueError: contacts may have addresses that are none, such as one with port 99999."""
     return URL(f"{'http' if certificate is None else 'https'}://{address}{path}")
+
+
+def _is_resolved_here(address: str) -> bool:
+    """Whether no proxy resolves the name of an address, and connects to wherever it leads. False for none."""
+    try:
+        return all(proxy_for(f"{scheme}://{address}") is None for scheme in ("http", "https"))
+    except ValueError:
+        return False
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:

@@ -18,9 +18,13 @@ from iota.identity.contacts import contact_fault
 from iota.protocol.contacts import CONTACT_S, ContactsRequest, SignedContact
 from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator import Coordinator
+from orchestrator.http.limits import TokenBuckets
 from orchestrator.http.middleware import Call
 from orchestrator.intake import Intake, parse
 
+_RATE: Final = 1.0
+_BURST: Final = 64.0
+"""Calls of one member: an answer may have 640 kB, and a miner asks every few seconds at most."""
 _SWEEP_S: Final = CONTACT_S
 """Pause between two looks for contacts that have expired."""
 
@@ -48,15 +52,18 @@ class Contacts:
         """`clock` gives Unix seconds."""
         self._coordinator, self._intake, self._verify, self._clock = coordinator, intake, verify, clock
         self._known: dict[str, _Known] = {}
+        self._buckets = TokenBuckets(_RATE, _BURST)
         self._swept = 0.0
 
     async def contacts(self, call: Call) -> bytes:
         """POST /v1/contacts: a ContactsReply.
 
         Raises Problem: NOT_JOINED for who is no member or has left; FORBIDDEN for another's contact; REFUSED
-            for one that nobody could use, since it is not signed, of another run, or not valid now.
+            for one that nobody could use, since it is not signed, of another run, or not valid now; RATE_LIMITED.
         """
         self._check_present(call.hotkey)
+        if wait := self._buckets.take(call.hotkey, time.monotonic()):
+            raise Problem(ProblemType.RATE_LIMITED, "this hotkey asks too often", retry_after=wait)
         request = parse(ContactsRequest, call.body)
         now = self._clock()
         if request.contact is not None:

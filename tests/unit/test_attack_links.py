@@ -12,11 +12,13 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
+from iota.http import AddressRefused, Reach
 from iota.http.connections import ConnectionGuard, source_of
 from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
 from iota.protocol.events import Admit
 from iota.spec import Pipeline
 from iota.wire import direct_server
+from iota.wire.direct_link import DirectLink
 from iota.wire.expectation import Expectation
 from iota.wire.iroh_link import IrohLink, anywhere
 from iota.wire.iroh_options import IrohOptions
@@ -26,6 +28,7 @@ from iota.wire.link import DoorRefused, Refusal
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Unreachable
 from iota.wire.troubles import Troubles
+from iota.wire.upload_pace import UploadPace
 from miner.core.core import ReplicaCore
 from miner.core.effects import RunOp
 from miner.core.facts import BaseHeld, FrameArrived, OpBad, OpDone, StateLoaded
@@ -200,3 +203,21 @@ async def test_an_iroh_process_that_talks_nonsense_does_not_end_the_publication_
     for nonsense in ({"key": "no key"}, {"relay": "x"}, {"peers": peers * 100}):
         with pytest.raises(ValidationError):
             EndpointStatus.model_validate(said | nonsense)
+
+
+async def test_a_name_that_a_proxy_would_resolve_is_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy may stand in a network with services that no stranger is to reach."""
+    link = DirectLink(Reach(), UploadPace(None))
+    contact = _iroh_contact(FIRST, 1).model_copy(update={"direct": ("store.internal:80", "[::1.2.3.999]:1")})
+    assert link.reaches(contact)
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.internal:3128")
+    assert not link.reaches(contact)
+    assert link.reaches(contact.model_copy(update={"direct": ("9.9.9.9:80",)}))
+
+
+@pytest.mark.parametrize("address", ["224.0.0.1", "ff02::1", "::ffff:224.0.0.1"])
+def test_a_group_of_machines_is_dialled_by_nobody_on_a_public_network(address: str) -> None:
+    reach = Reach()
+    reach.orchestrator_at("9.9.9.9")
+    with pytest.raises(AddressRefused):
+        reach.check(address)

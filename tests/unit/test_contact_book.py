@@ -122,6 +122,20 @@ async def test_an_older_contact_does_not_replace_a_newer_one(monkeypatch: pytest
         assert book.get(BOB.ss58) == newer.contact
 
 
+async def test_any_version_may_follow_once_a_contact_has_expired() -> None:
+    """As with the orchestrator: a member whose clock was ahead is found again."""
+    registry, ahead = Registry(), contact_of(BOB, 7).contact
+    fleeting = ahead.model_copy(update={"version": 2**50, "expires": time.time() + 0.3})
+    registry.contacts[BOB.ss58] = sign_contact(fleeting, BOB)
+    async with book_of(registry) as book:
+        book.want([BOB.ss58])
+        assert await book.wait_for(BOB.ss58, 5) == fleeting
+        await asyncio.sleep(0.3)
+        registry.contacts[BOB.ss58] = sign_contact(ahead, BOB)
+        book.doubt(BOB.ss58, 0.0)
+        assert await book.wait_for(BOB.ss58, 5) == ahead
+
+
 async def test_a_contact_that_changes_is_published_again_at_once() -> None:
     registry = Registry()
     async with book_of(registry) as book:

@@ -184,6 +184,16 @@ async def test_members_find_each_other_over_http(running: Running, registry: Reg
     assert (status, problem["type"]) == (409, "urn:iota:problem:not-joined")
 
 
+async def test_calls_for_contacts_are_bounded_in_number(registry: Registry) -> None:
+    """256 contacts of 2.5 kB in each of 200 answers a second would take the orchestrator's line."""
+    for _ in range(64):
+        await registry.ask(A)
+    with pytest.raises(Problem) as caught:
+        await registry.ask(A)
+    assert caught.value.type is ProblemType.RATE_LIMITED
+    await registry.ask(B)
+
+
 async def test_an_echo_has_the_callers_address_and_as_many_bytes_as_it_asked_for(running: Running) -> None:
     async with running.client(STRANGER) as client:  # admitted, and not joined
         for up, down in ((0, 0), (MAX_ECHO, 0), (0, MAX_ECHO), (3, 5)):

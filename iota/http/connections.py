@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from typing import cast
@@ -37,9 +38,12 @@ class ConnectionGuard:
         self._timers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
         self._open: Counter[str] = Counter()
 
-    def factory(self, inner: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-        """Wrap the server's protocol factory, for `loop.create_server`."""
-        return lambda: _Guarded(self, inner())
+    def factory(
+        self, inner: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None
+    ) -> Callable[[], asyncio.Protocol]:
+        """Wrap the server's protocol factory, for `loop.create_server` without TLS: with `tls` the guard begins
+        it, since a connection that never does must be counted too."""
+        return lambda: _Guarded(self, inner(), tls)
 
     def request_begun(self, transport: asyncio.BaseTransport | None) -> None:
         """Stop the connection's timer: the headers of its first request are complete."""
@@ -58,6 +62,11 @@ class ConnectionGuard:
         self._timers[transport] = asyncio.get_running_loop().call_later(self._header_s, transport.abort)
         return True
 
+    def secured(self, transport: asyncio.BaseTransport, by: asyncio.BaseTransport) -> None:
+        """The connection speaks TLS now; requests name the transport `by`."""
+        if (timer := self._timers.pop(transport, None)) is not None:
+            self._timers[by] = timer
+
     def closed(self, transport: asyncio.BaseTransport, address: str) -> None:
         """Forget a closed connection, also one that `opened` aborted."""
         self.request_begun(transport)
@@ -70,19 +79,40 @@ class ConnectionGuard:
 class _Guarded(asyncio.Protocol):
     """Protocol of one connection: reports to the guard, and forwards to the server's own protocol."""
 
-    def __init__(self, guard: ConnectionGuard, inner: asyncio.Protocol) -> None:
-        self._guard, self._inner = guard, inner
+    def __init__(self, guard: ConnectionGuard, inner: asyncio.Protocol, tls: ssl.SSLContext | None) -> None:
+        self._guard, self._inner, self._tls = guard, inner, tls
         self._transport: asyncio.Transport | None = None
+        """What the guard knows the connection by."""
+        self._securing: asyncio.Task[None] | None = None
         self._address = ""
         self._passed = False
+        """Whether the server's own protocol has the connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._passed = self._guard.opened(self._transport, self._address)
-        if self._passed:
+        if not self._guard.opened(self._transport, self._address):
+            return
+        if self._tls is None:
+            self._passed = True
             self._inner.connection_made(transport)
+        else:
+            self._transport.pause_reading()  # until TLS reads
+            self._securing = asyncio.ensure_future(self._secure(self._transport, self._tls))
+
+    async def _secure(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        try:
+            secure = await asyncio.get_running_loop().start_tls(transport, self, tls, server_side=True)
+        except OSError:  # also one of TLS, and of a timer of the guard
+            transport.abort()
+            secure = None
+        if secure is None:  # it was lost, and nobody else hears of it
+            self.connection_lost(None)
+            return
+        self._guard.secured(transport, secure)
+        self._transport, self._passed = secure, True
+        self._inner.connection_made(secure)
 
     def data_received(self, data: bytes) -> None:
         if self._passed:
@@ -100,5 +130,7 @@ class _Guarded(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._transport is not None:
             self._guard.closed(self._transport, self._address)
+            self._transport = None
         if self._passed:
+            self._passed = False
             self._inner.connection_lost(error)

@@ -76,7 +76,7 @@ async def listening(
     try:
         inner: Callable[[], asyncio.Protocol] | None = runner.server
         assert inner is not None
-        server = await _listen(guard.factory(inner), host, port, tls)
+        server = await _listen(guard.factory(inner, tls), host, port)
         try:
             bound = server.sockets[0].getsockname()
             yield f"http{'s' if tls else ''}://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
@@ -92,11 +92,11 @@ async def check_port(host: str, port: int) -> None:
 
 
 async def _listen(
-    factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, tls: ssl.SSLContext | None = None
+    factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
 ) -> asyncio.Server:
     try:
         return await asyncio.get_running_loop().create_server(
-            factory, host, port, reuse_address=True, backlog=1024, ssl=tls
+            factory, host, port, reuse_address=True, backlog=1024
         )
     except (OSError, OverflowError) as error:
         raise PortUnavailable(

@@ -16,6 +16,7 @@ from iota.http import AddressRefused, Reach
 from iota.http.connections import ConnectionGuard, source_of
 from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
 from iota.protocol.events import Admit
+from iota.protocol.frames import FrameName
 from iota.spec import Pipeline
 from iota.wire import direct_server
 from iota.wire.direct_link import DirectLink
@@ -45,7 +46,7 @@ from tests.support.virtual_runs import tiny_spec
 
 @pytest.mark.parametrize("address", ["192.0.2.1:99999", "[....]:80", "a..b:70000", "[::1.2.3.999]:1", "192.0.2.1:0"])
 async def test_an_address_that_is_none_sends_frames_by_the_store_and_ends_nobody(address: str) -> None:
-    shelf = {}
+    shelf: dict[FrameName, bytes] = {}
     async with open_end(1, shelf) as alice, open_end(2, shelf) as bob:
         contact = contact_of(bob.hotkey, 9).contact.model_copy(update={"direct": (address,)})
         alice.book.contacts[bob.hotkey.ss58] = contact
@@ -54,11 +55,14 @@ async def test_an_address_that_is_none_sends_frames_by_the_store_and_ends_nobody
         assert list(shelf) == [frame.notice.name]
 
 
-async def test_connections_of_many_addresses_leave_a_miner_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_connections_of_many_addresses_leave_a_miner_its_files(
+    monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
     """Without a bound for all together, some hundred strangers' connections use up what a process may open,
     and the next frame that is to be written ends it."""
     monkeypatch.setattr(direct_server, "MAX_CONNECTIONS", 8)
-    async with open_end(1, {}) as alice:
+    async with open_end(1, {}, tls=tls) as alice:
         opened = [await asyncio.open_connection("127.0.0.1", alice.port) for _ in range(12)]
         closed = 0
         for reader, writer in opened:
@@ -70,6 +74,21 @@ async def test_connections_of_many_addresses_leave_a_miner_its_files(monkeypatch
         for _, writer in opened:
             writer.close()
         assert closed == 4
+
+
+async def test_tls_connections_that_break_off_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_server, "MAX_CONNECTIONS", 8)
+    shelf: dict[FrameName, bytes] = {}
+    async with open_end(1, shelf) as alice, open_end(2, shelf, tls=True) as bob:
+        for sent in (b"", b"x" * 100, b"\x16\x03\x01\x02\x00\x01") * 8:
+            _, writer = await asyncio.open_connection("127.0.0.1", bob.port)
+            writer.write(sent)
+            await asyncio.sleep(0.01)
+            writer.close()
+            await asyncio.sleep(0.01)
+        alice.knows(bob)
+        frame = signed_frame(frame_name(), alice.hotkey, bob.hotkey)
+        assert (await alice.transport.send(frame, bob.hotkey.ss58)).kept is not None
 
 
 class _Transport(asyncio.Transport):

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import ssl
 from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
+from iota.accept_limits import AcceptLimits, source_of
 from iota.http.hosts import is_loopback
-
-
-def source_of(address: str) -> str:
-    """What connections from an IP address are counted by: of IPv6 its /64 network, all of which one host has.
-
-    A text that is no address counts as itself.
-    """
-    try:
-        ip = ipaddress.ip_address(address.strip("[]").partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None and not ip.is_loopback:
-        return str(ipaddress.ip_network((ip, 64), strict=False))
-    return str(ip)
 
 
 class ConnectionGuard:
@@ -32,8 +18,12 @@ class ConnectionGuard:
     aiohttp limits the time between requests, but not the time until a connection's first one.
     """
 
-    def __init__(self, header_s: float, limit: int, total: int | None = None) -> None:
-        """`limit` is that of one source (`source_of`), `total` that of all; None is none."""
+    def __init__(
+        self, header_s: float, limit: int, total: int | None = None, rate: float | None = None
+    ) -> None:
+        """`limit` is that of one source (`source_of`), `total` that of all; None is none. One source opens
+        `limit` at once, and then `rate` a second."""
+        self._accepts = None if rate is None else AcceptLimits(burst=limit, rate=rate)
         self._header_s, self._limit, self._total = header_s, limit, total
         self._timers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
         self._open: Counter[str] = Counter()
@@ -53,13 +43,16 @@ class ConnectionGuard:
 
     def opened(self, transport: asyncio.Transport, address: str) -> bool:
         """Count a new connection and start its timer; False where it is over the limit and was aborted."""
-        source = source_of(address)
+        source, loop = source_of(address), asyncio.get_running_loop()
         self._open[source] += 1
-        over = self._open[source] > self._limit and not is_loopback(address)
+        over = self._open[source] > self._limit
+        if self._accepts is not None and not self._accepts.allows(source, loop.time()):
+            over = True
+        over = over and not is_loopback(address)
         if over or (self._total is not None and self._open.total() > self._total):
             transport.abort()
             return False
-        self._timers[transport] = asyncio.get_running_loop().call_later(self._header_s, transport.abort)
+        self._timers[transport] = loop.call_later(self._header_s, transport.abort)
         return True
 
     def secured(self, transport: asyncio.BaseTransport, by: asyncio.BaseTransport) -> None:

@@ -38,6 +38,8 @@ class ConnectionLimits:
     """Time that a connection may be idle (or half-way through headers) between requests."""
     connections: int = 256
     """Open connections of one address (of IPv6 one /64 network); loopback is exempt."""
+    rate: float | None = None
+    """New connections a second of one address, beyond `connections` at once; loopback is exempt. None: any."""
     total: int | None = None
     """Open connections of all addresses; None: as many as the system lets this process open."""
     shutdown_s: float = 10.0
@@ -59,7 +61,7 @@ async def listening(
     Raises:
         PortUnavailable: the server cannot listen.
     """
-    guard = app[_GUARD] = ConnectionGuard(limits.header_s, limits.connections, limits.total)
+    guard = app[_GUARD] = ConnectionGuard(limits.header_s, limits.connections, limits.total, limits.rate)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -91,9 +93,7 @@ async def check_port(host: str, port: int) -> None:
     (await _listen(asyncio.Protocol, host, port)).close()
 
 
-async def _listen(
-    factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
-) -> asyncio.Server:
+async def _listen(factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> asyncio.Server:
     try:
         return await asyncio.get_running_loop().create_server(
             factory, host, port, reuse_address=True, backlog=1024

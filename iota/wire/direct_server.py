@@ -16,6 +16,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from pydantic import Field
@@ -48,6 +49,10 @@ _STATUS: Final = {
 log = logging.getLogger(__name__)
 _TROUBLES: Final = web.AppKey("troubles", Troubles)
 _CRUMBS: Final = web.AppKey("crumbs", Crumbs)
+_IDLE: Final[web.AppKey[WeakKeyDictionary[object, int]]] = web.AppKey("idle", WeakKeyDictionary)
+"""By connection: requests that brought no frame."""
+_MAX_IDLE: Final = 4
+"""Such requests in one connection: each takes the miner as long as a frame's head."""
 
 
 class Refused(Frozen):
@@ -70,16 +75,21 @@ async def serve_frames(
         return web.Response(body=await _take(request, door, max_payload))
 
     async def hello(request: web.Request) -> web.Response:
-        return web.Response(status=204)
+        answer, idle = web.Response(status=204), app[_IDLE]
+        idle[request.protocol] = idle.get(request.protocol, 0) + 1
+        if idle[request.protocol] >= _MAX_IDLE:
+            answer.force_close()
+        return answer
 
     app = web.Application(middlewares=[_with_refusals])
-    app[_TROUBLES], app[_CRUMBS] = Troubles(log), Crumbs()
+    app[_TROUBLES], app[_CRUMBS], app[_IDLE] = Troubles(log), Crumbs(), WeakKeyDictionary()
     app.router.add_post(PATH, take)
     app.router.add_get(HELLO, hello)
     limits = ConnectionLimits(
         header_s=10.0,
         keepalive_s=75.0,
         connections=64,
+        rate=4.0,
         total=min(MAX_CONNECTIONS, most_open() // 2),
         shutdown_s=1.0,
     )
@@ -98,6 +108,9 @@ async def _with_refusals(
         return _refusal(DoorRefused(Refusal.MALFORMED, "the frame broke off"))
     except DoorRefused as refused:
         return _refusal(refused)
+    except web.HTTPException as error:  # no path of this server
+        error.force_close()
+        raise
 
 
 def _refusal(refused: DoorRefused) -> web.Response:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import iroh
 
-from iota.wire.accept_limits import AcceptLimits
+from iota.accept_limits import AcceptLimits, source_of
 from iota.wire.iroh_live import Live, PeerAddress, path_of
 from iota.wire.iroh_options import (
     ALPN,
@@ -265,7 +265,7 @@ async def _no_one_way_streams(live: Live) -> None:
 
 
 def _host(source: object) -> str:
-    """What connections are counted by: an IP address, or what else the library names."""
+    """What connections are counted by: an IP address or network, or what else the library names."""
     if isinstance(source, iroh.IncomingAddr.IP):
-        return source.addr.rpartition(":")[0]
+        return source_of(source.addr.rpartition(":")[0])
     return str(source)

@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
+from iota.accept_limits import source_of
 from iota.http import AddressRefused, Reach
-from iota.http.connections import ConnectionGuard, source_of
+from iota.http.connections import ConnectionGuard
 from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
 from iota.protocol.events import Admit
 from iota.protocol.frames import FrameName
@@ -44,7 +45,9 @@ from tests.support.replica_cores import BASE, FIRST, LAST, ME, ended, hear, made
 from tests.support.virtual_runs import tiny_spec
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1:99999", "[....]:80", "a..b:70000", "[::1.2.3.999]:1", "192.0.2.1:0"])
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1:99999", "[....]:80", "a..b:70000", "[::1.2.3.999]:1", "192.0.2.1:0"]
+)
 async def test_an_address_that_is_none_sends_frames_by_the_store_and_ends_nobody(address: str) -> None:
     shelf: dict[FrameName, bytes] = {}
     async with open_end(1, shelf) as alice, open_end(2, shelf) as bob:
@@ -213,7 +216,13 @@ async def test_an_iroh_process_that_talks_nonsense_does_not_end_the_publication_
         {"key": f"{n:064x}", "path": "direct", "address": "", "rtt_ms": 1, "sees": f"203.0.113.{n // 2}:1"}
         for n in range(40)
     ]
-    said = {"key": "ab" * 32, "bound": [], "addresses": ["192.0.2.9:1", "x"], "relay": "https:///", "peers": peers}
+    said = {
+        "key": "ab" * 32,
+        "bound": [],
+        "addresses": ["192.0.2.9:1", "x"],
+        "relay": "https:///",
+        "peers": peers,
+    }
     contact = (await _link(_Child(EndpointStatus.model_validate(said)))).contact()
     assert contact is not None
     assert contact.relay is None
@@ -240,3 +249,27 @@ def test_a_group_of_machines_is_dialled_by_nobody_on_a_public_network(address: s
     reach.orchestrator_at("9.9.9.9")
     with pytest.raises(AddressRefused):
         reach.check(address)
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET /v1/hello HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]
+)
+async def test_requests_in_a_row_that_bring_no_frame_end_their_connection(request_: bytes) -> None:
+    """Each takes the event loop a tenth of a millisecond, and a stranger can send as many as the line takes."""
+    async with open_end(1, {}) as alice:
+        reader, writer = await asyncio.open_connection("127.0.0.1", alice.port)
+        writer.write(request_ * 50)
+        with suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                answers = await reader.read()
+                assert answers.count(b"HTTP/1.1 ") <= 4
+        writer.close()
+
+
+async def test_one_source_opens_connections_at_a_rate() -> None:
+    guard = ConnectionGuard(10.0, 2, rate=0.001)
+    for expected in (True, True, False):
+        transport = _Transport()
+        assert guard.opened(transport, "192.0.2.1") is expected
+        guard.closed(transport, "192.0.2.1")
+    assert guard.opened(_Transport(), "192.0.2.2")

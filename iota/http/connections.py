@@ -31,8 +31,9 @@ class ConnectionGuard:
     def factory(
         self, inner: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None
     ) -> Callable[[], asyncio.Protocol]:
-        """Wrap the server's protocol factory, for `loop.create_server` without TLS: with `tls` the guard begins
-        it, since a connection that never does must be counted too."""
+        """Wrap the server's protocol factory, for `loop.create_server` without TLS.
+
+        With `tls` the guard begins it, since a connection that never does must be counted too."""
         return lambda: _Guarded(self, inner(), tls)
 
     def request_begun(self, transport: asyncio.BaseTransport | None) -> None:

@@ -39,7 +39,7 @@ class ConnectionLimits:
     connections: int = 256
     """Open connections of one address (of IPv6 one /64 network); loopback is exempt."""
     rate: float | None = None
-    """New connections a second of one address, beyond `connections` at once; loopback is exempt. None: any."""
+    """New connections a second of one address, beyond `connections` at once; loopback is exempt."""
     total: int | None = None
     """Open connections of all addresses; None: as many as the system lets this process open."""
     shutdown_s: float = 10.0

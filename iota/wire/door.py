@@ -46,6 +46,9 @@ _REPEATS: Final = 8
 """Times that a frame is acknowledged again before the log names its sender: a lost acknowledgement or two are
 the network's."""
 
+_MOST_SPOILED: Final = 3
+"""Times that what a head promises is read and found to be something else: then it comes by the store."""
+
 SHUT: Final = "this miner takes no frames now"
 _TOO_EARLY: Final = "too many frames wait for their plans"
 log = logging.getLogger(__name__)
@@ -82,6 +85,8 @@ class FrameDoor:
         """Frames that are on disk."""
         self._troubles = Troubles(log)
         self._room = ReceivingRoom(RoomLimits.for_frames(payload_size(spec)))
+        self._spoiled: LRUCache[tuple[str, FrameName], int] = LRUCache(_KEPT)
+        """Frames whose payloads were read for nothing, by sender and name."""
         self._places: dict[bytes, list[Place]] = {}
         """By head: frames that are being read or taken. Two links may bring one at a time."""
         self._waiting: dict[Place, asyncio.Future[None]] = {}
@@ -126,6 +131,8 @@ class FrameDoor:
     async def _admit(self, header: FrameHeader, head: bytes, size: int) -> bytes | None:
         if (known := self._known(header, head)) is not None:
             return known
+        if self._spoiled.get((header.sender, header.name), 0) >= _MOST_SPOILED:
+            raise DoorRefused(Refusal.NOT_EXPECTED, "it was something else each time that it was read")
         await self._expected(header)
         if (known := self._known(header, head)) is not None:
             return known
@@ -195,6 +202,8 @@ class FrameDoor:
         finally:
             self._answers.discard(answer)
         if why is not None:
+            place = header.sender, header.name
+            self._spoiled[place] = self._spoiled.get(place, 0) + 1
             raise DoorRefused(Refusal.MALFORMED, why)
         statement = kept_statement(self._spec.id, header.name, digest)
         signature = self._sign(signing_bytes(KEPT_DOMAIN, statement))

@@ -34,7 +34,7 @@ _STABLE_S: Final = 60.0
 _MAX_PUSHES: Final = 128
 """Frames under way out: the process holds 1 MiB of each."""
 _MAX_SEEN: Final = 3
-"""Addresses in a contact that peers have named: peers that agree on false ones must not push out the others."""
+"""Addresses in a contact that peers have named: false ones must not push out the others."""
 _MAX_NAMED: Final = 16
 """Peers that are named in the log, once each, for one case."""
 
@@ -162,8 +162,9 @@ class IrohLink:
         return connected or bool(to["addresses"] or to["relay"])
 
     def prepare(self, peer: Contact) -> None:
-        """Keep a connection to a neighbour from now on, dialled ahead; again with each of its contacts. One to
-        a key that it had before is kept no longer.
+        """Keep a connection to a neighbour from now on, dialled ahead; again with each of its contacts.
+
+        One to a key that it had before is kept no longer.
 
         Both neighbours do this at once, which is what opens the way through two NATs. It ends ten minutes
         after the last call.

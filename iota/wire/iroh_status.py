@@ -12,7 +12,6 @@ from pydantic import Field
 from iota.protocol.contacts import Relay
 from iota.spec import Frozen, Hex32
 
-
 _MOST: Final = 1024
 """Addresses and peers that an endpoint may tell of."""
 

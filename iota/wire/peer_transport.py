@@ -134,7 +134,7 @@ class PeerTransport:
     async def _race(
         self, frame: OutgoingFrame, to: str, contact: Contact | None, usable: Sequence[LinkKind]
     ) -> FrameNotice:
-        """Try links, at most two at a time, until the frame has arrived by one. Raises the store's failure."""
+        """Try links, two at a time, until the frame has arrived by one. Raises the store's failure."""
         loop, size = asyncio.get_running_loop(), frame.notice.size
         under_way: list[_Transfer] = []
         """In order of their starts."""

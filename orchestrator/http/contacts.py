@@ -59,7 +59,8 @@ class Contacts:
         """POST /v1/contacts: a ContactsReply.
 
         Raises Problem: NOT_JOINED for who is no member or has left; FORBIDDEN for another's contact; REFUSED
-            for one that nobody could use, since it is not signed, of another run, or not valid now; RATE_LIMITED.
+            for one that nobody could use, since it is not signed, of another run, or not valid now;
+            RATE_LIMITED.
         """
         self._check_present(call.hotkey)
         if wait := self._buckets.take(call.hotkey, time.monotonic()):

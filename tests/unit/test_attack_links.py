@@ -22,6 +22,7 @@ from iota.spec import Pipeline
 from iota.wire import direct_server
 from iota.wire.direct_link import DirectLink
 from iota.wire.expectation import Expectation
+from iota.wire.frame import head_size
 from iota.wire.iroh_link import IrohLink, anywhere
 from iota.wire.iroh_options import IrohOptions
 from iota.wire.iroh_pipe import Kind
@@ -68,7 +69,7 @@ async def test_connections_of_many_addresses_leave_a_miner_its_files(
     async with open_end(1, {}, tls=tls) as alice:
         opened = [await asyncio.open_connection("127.0.0.1", alice.port) for _ in range(12)]
         closed = 0
-        for reader, writer in opened:
+        for reader, _ in opened:
             with suppress(TimeoutError, ConnectionResetError):
                 async with asyncio.timeout(0.1):
                     closed += await reader.read(1) == b""
@@ -173,8 +174,8 @@ async def test_a_refusal_of_the_receiver_does_not_end_the_tries_of_an_outage_of_
         transport = cast(PeerTransport, alice.transport)
         monkeypatch.setattr(transport.way_by_store, "send", away)
         for _ in range(9):  # the link that refuses is left for the store
+            frame = signed_frame(frame_name(), alice.hotkey, bob.hotkey)
             with pytest.raises(Unreachable):
-                frame = signed_frame(frame_name(), alice.hotkey, bob.hotkey)
                 await transport.send(frame, bob.hotkey.ss58)
 
 
@@ -255,7 +256,7 @@ def test_a_group_of_machines_is_dialled_by_nobody_on_a_public_network(address: s
     "request_", [b"GET /v1/hello HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"]
 )
 async def test_requests_in_a_row_that_bring_no_frame_end_their_connection(request_: bytes) -> None:
-    """Each takes the event loop a tenth of a millisecond, and a stranger can send as many as the line takes."""
+    """Each takes the event loop 0.1 ms, and a stranger sends as many as the line takes."""
     async with open_end(1, {}) as alice:
         reader, writer = await asyncio.open_connection("127.0.0.1", alice.port)
         writer.write(request_ * 50)
@@ -273,3 +274,18 @@ async def test_one_source_opens_connections_at_a_rate() -> None:
         assert guard.opened(transport, "192.0.2.1") is expected
         guard.closed(transport, "192.0.2.1")
     assert guard.opened(_Transport(), "192.0.2.2")
+
+
+async def test_what_is_something_else_than_its_head_says_is_not_read_for_ever() -> None:
+    """A neighbour would take its receiver's line with one name that the plan gives it."""
+    async with open_end(1, {}) as alice, open_end(2, {}) as bob:
+        data = signed_frame(frame_name(), alice.hotkey, bob.hotkey).data
+        head, spoiled = data[: head_size(data)], data[:-1] + bytes([data[-1] ^ 1])
+        for _ in range(3):
+            assert await bob.doorway.admit(head, len(data)) is None
+            with pytest.raises(DoorRefused, match="malformed"):
+                await bob.doorway.take(head, spoiled)
+        with pytest.raises(DoorRefused, match="not-expected"):
+            await bob.doorway.admit(head, len(data))
+        other = signed_frame(frame_name(microbatch=1), alice.hotkey, bob.hotkey).data
+        assert await bob.doorway.admit(other[: head_size(other)], len(other)) is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +21,7 @@ from iota.wire.iroh_options import (
     ALPN,
     MAX_CONNECTIONS,
     MAX_HANDSHAKES,
+    MAX_HANDSHAKES_OF_ONE,
     MAX_OF_ONE_KEY,
     MAX_STREAMS,
     IrohOptions,
@@ -90,7 +92,8 @@ class Connections:
         self._serve, self._is_member, self._note = serve, is_member, note
         self._peers: dict[str, _Peer] = {}
         self._limits = AcceptLimits()
-        self._handshakes = 0
+        self._handshakes: Counter[str] = Counter()
+        """By source: connections whose peer is not yet known."""
 
     async def get(self, address: PeerAddress) -> Live:
         """A connection to the peer: an open one, or the first that a dial of either side makes.
@@ -148,17 +151,20 @@ class Connections:
         ]
 
     async def _look_at(self, incoming: iroh.Incoming) -> None:
-        if self._handshakes >= MAX_HANDSHAKES:
+        under_way = self._handshakes.total()
+        if under_way >= MAX_HANDSHAKES:
             await incoming.ignore()
             return
         source = _host(await incoming.remote_addr())
-        if self._handshakes >= _RETRY_FROM and not await incoming.remote_addr_validated():
+        if self._handshakes[source] >= MAX_HANDSHAKES_OF_ONE:
+            await incoming.ignore()
+        elif under_way >= _RETRY_FROM and not await incoming.remote_addr_validated():
             await incoming.retry()
         elif not self._limits.allows(source, time.monotonic()):
             await incoming.ignore()
             self._note("dials-too-often", source, "more connections than are taken from one address")
         else:
-            self._handshakes += 1
+            self._handshakes[source] += 1
             self._tasks.start(self._take(incoming, source))
 
     async def _take(self, incoming: iroh.Incoming, source: str) -> None:
@@ -176,7 +182,9 @@ class Connections:
         except (iroh.IrohError, TimeoutError):
             pass  # it went away, or was none of ours
         finally:
-            self._handshakes -= 1
+            self._handshakes[source] -= 1
+            if not self._handshakes[source]:
+                del self._handshakes[source]
 
     def _start_dial(self, peer: _Peer, address: PeerAddress) -> None:
         if peer.dial is None:

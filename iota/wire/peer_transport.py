@@ -78,6 +78,8 @@ class PeerTransport:
     """Frames that have arrived since the last seal."""
     _probes: set[asyncio.Task[None]] = field(default_factory=set)
     """Probes whose frames have arrived by another link."""
+    _faulty: set[LinkKind] = field(default_factory=set)
+    """Links whose faults the log has named."""
     _fetched: asyncio.Task[None] | None = None
     _door: FrameDoor | None = None
 
@@ -194,6 +196,13 @@ class PeerTransport:
                 signature = await link.push(frame, contact)
         except TimeoutError:
             raise TransportError(f"no acknowledgement within {within_s:.3g} s") from None
+        except TransportError:
+            raise
+        except Exception as error:  # the edge of what a peer can reach: one frame's matter
+            if link.kind not in self._faulty:
+                self._faulty.add(link.kind)
+                log.critical("a fault of this build in the %s link: frames go on", link.kind, exc_info=error)
+            raise TransportError(f"a fault of this build: {type(error).__name__}") from None
         said = kept_statement(self.spec.id, frame.notice.name, frame.notice.digest)
         statement = signing_bytes(KEPT_DOMAIN, said)
         if not self.verify(statement, signature, contact.hotkey):

@@ -23,10 +23,12 @@ from iota.wire import direct_server
 from iota.wire.direct_link import DirectLink
 from iota.wire.expectation import Expectation
 from iota.wire.frame import head_size
+from iota.wire.iroh_connections import Connections
 from iota.wire.iroh_link import IrohLink, anywhere
 from iota.wire.iroh_options import IrohOptions
 from iota.wire.iroh_pipe import Kind
 from iota.wire.iroh_status import EndpointStatus
+from iota.wire.iroh_tasks import Tasks
 from iota.wire.link import DoorRefused, Refusal
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Unreachable
@@ -289,3 +291,59 @@ async def test_what_is_something_else_than_its_head_says_is_not_read_for_ever() 
             await bob.doorway.admit(head, len(data))
         other = signed_frame(frame_name(microbatch=1), alice.hotkey, bob.hotkey).data
         assert await bob.doorway.admit(other[: head_size(other)], len(other)) is None
+
+
+async def test_a_fault_of_a_link_ends_no_life(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A peer that finds one would else end each miner that sends to it."""
+
+    async def fail(*_: object) -> bytes:
+        raise RuntimeError("something that nobody thought of")
+
+    shelf: dict[FrameName, bytes] = {}
+    async with open_end(1, shelf) as alice, open_end(2, shelf) as bob:
+        alice.knows(bob)
+        monkeypatch.setattr(alice.link, "push", fail)
+        frames = [signed_frame(frame_name(microbatch=n), alice.hotkey, bob.hotkey) for n in range(2)]
+        for frame in frames:
+            assert await alice.transport.send(frame, bob.hotkey.ss58) == frame.notice
+        assert len(shelf) == 2
+    assert len([r for r in caplog.records if r.levelno == logging.CRITICAL]) == 1
+
+
+class _Incoming:
+    """An iroh connection whose handshake never ends."""
+
+    def __init__(self, source: str) -> None:
+        self.source, self.taken = source, False
+
+    async def remote_addr(self) -> str:
+        return self.source
+
+    async def remote_addr_validated(self) -> bool:
+        return True
+
+    async def ignore(self) -> None:
+        pass
+
+    async def accept(self) -> None:
+        self.taken = True
+        await asyncio.Event().wait()
+
+
+async def test_handshakes_that_one_source_never_ends_leave_room_for_others() -> None:
+    tasks = Tasks()
+    nobody = cast(Any, None)
+    connections = Connections(
+        nobody, IrohOptions(), tasks, serve=nobody, is_member=nobody, note=lambda *_: None
+    )
+    flood = [_Incoming("192.0.2.1") for _ in range(20)]
+    honest = _Incoming("192.0.2.2")
+    for incoming in (*flood, honest):
+        await connections._look_at(cast(Any, incoming))
+        await asyncio.sleep(0)
+    assert sum(each.taken for each in flood) == 4
+    assert honest.taken
+    for task in list(tasks._running):
+        task.cancel()

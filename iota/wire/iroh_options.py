@@ -17,7 +17,7 @@ MAX_OF_ONE_KEY: Final = 3
 """Connections that one peer has opened: one is left from before it restarted, and one from both dialling."""
 MAX_HANDSHAKES: Final = 32
 """Connections whose peer is not yet known."""
-MAX_HANDSHAKES_OF_ONE: Final = 4
+MAX_HANDSHAKES_OF_ONE: Final = 8
 """Those of one IP address (of IPv6 one /64 network): who begins and never ends them takes no one else's."""
 MAX_ANSWER: Final = 512
 """Bytes of an answer to a frame."""

@@ -7,10 +7,24 @@ from iota.protocol.frames import Direction, FrameName
 from iota.spec import RunSpec
 from iota.wire.frame import FrameHeader, make_header
 from miner.core.core import ReplicaCore
-from miner.core.effects import Effect
+from miner.core.effects import Effect, RunOp
 from miner.core.facts import FrameArrived, Pushed
+from miner.core.schedule import Op
 from tests.support.frames import frame_name, outgoing
-from tests.support.replica_cores import FIRST, LAST, ME, SPEC
+from tests.support.replica_cores import FIRST, LAST, ME, SPEC, hear, plan, resumed, training
+
+
+def planned(*, restarted: bool = False) -> ReplicaCore:
+    """A core that has heard its first plan."""
+    core = resumed() if restarted else training()
+    hear(core, plan())
+    return core
+
+
+def op_of(effects: list[Effect]) -> Op:
+    """The one op that effects start."""
+    [op] = [effect.op for effect in effects if isinstance(effect, RunOp)]
+    return op
 
 
 def digest_of(name: FrameName, content: int = 0) -> str:

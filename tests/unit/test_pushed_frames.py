@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from iota.objects import planned_frames
-from iota.protocol.events import Admit, Drop, Event, StoreFrame
-from iota.protocol.frames import Direction, FrameKept, FrameName
+from iota.protocol.events import Admit, Drop, Event
+from iota.protocol.frames import Direction, FrameName
 from iota.protocol.messages import BadValue, FrameMissing
 from iota.protocol.receipts import OpKind
 from iota.spec import Pipeline
@@ -14,25 +14,15 @@ from iota.wire.expectation import Expectation
 from miner.core.core import ReplicaCore
 from miner.core.effects import (
     DenyFrame,
-    Effect,
     FetchFrame,
     FindFrames,
-    LoseState,
-    ResendFrame,
-    RunOp,
     Say,
-    SendAgain,
-    SendFrame,
 )
 from miner.core.facts import (
     BaseHeld,
     FrameArrived,
-    FrameLost,
-    FramesSought,
-    FrameStored,
     OpBad,
     OpDone,
-    OpLaunched,
     Pushed,
     StateLoaded,
 )
@@ -40,7 +30,17 @@ from miner.core.inputs import DENIED
 from miner.core.schedule import Op
 from tests.support.frames import frame_name
 from tests.support.plans import share_of, whole_plan
-from tests.support.pushed import activations, digest_of, gradient, header_of, moved, push, ready
+from tests.support.pushed import (
+    activations,
+    digest_of,
+    gradient,
+    header_of,
+    moved,
+    op_of,
+    planned,
+    push,
+    ready,
+)
 from tests.support.replica_cores import (
     BASE,
     FIRST,
@@ -55,23 +55,11 @@ from tests.support.replica_cores import (
     new_core,
     ops,
     plan,
-    resumed,
     training,
 )
 from tests.support.virtual_runs import tiny_spec
 
 EXPECTED, EARLY, OVER, WRONG = Expectation
-
-
-def _planned(*, restarted: bool = False) -> ReplicaCore:
-    core = resumed() if restarted else training()
-    hear(core, plan())
-    return core
-
-
-def _op(effects: list[Effect]) -> Op:
-    [op] = [effect.op for effect in effects if isinstance(effect, RunOp)]
-    return op
 
 
 # ---- what is expected -----------------------------------------------------------------------------
@@ -111,11 +99,11 @@ def test_before_its_epoch_a_frame_is_early_and_after_it_over() -> None:
     ],
 )
 def test_other_senders_and_frames_of_no_use_are_wrong(name: FrameName, sender: str) -> None:
-    assert _planned().expects(header_of(name, sender)) is WRONG
+    assert planned().expects(header_of(name, sender)) is WRONG
 
 
 def test_a_frame_of_another_run_or_for_another_receiver_is_wrong() -> None:
-    core, header = _planned(), header_of(activations())
+    core, header = planned(), header_of(activations())
     assert core.expects(header.model_copy(update={"run": "ab" * 32})) is WRONG
     assert core.expects(header_of(activations(), receiver=OTHER)) is WRONG
 
@@ -135,21 +123,21 @@ def test_the_gradient_of_a_heldout_microbatch_is_wrong_and_its_activations_are_e
 
 @pytest.mark.parametrize("event", [Drop(epoch=0, step=0, microbatch=0), moved(1, OTHER, 1), close(1)])
 def test_what_no_op_here_needs_any_more_is_over(event: Event) -> None:
-    core = _planned()
+    core = planned()
     hear(core, event)
     assert core.expects(header_of(activations())) is OVER
 
 
 def test_once_its_step_is_applied_a_frame_is_over() -> None:
-    core = _planned()
-    step = _op(hear(core, close()))
+    core = planned()
+    step = op_of(hear(core, close()))
     ended(core, OpDone(step, None))
     assert core.expects(header_of(activations())) is OVER
     assert core.earliest_step() == (0, 1)
 
 
 def test_a_frame_of_a_newer_attempt_waits_for_its_re_route_and_then_counts_alone() -> None:
-    core, again = _planned(), header_of(activations(attempt=1), OTHER)
+    core, again = planned(), header_of(activations(attempt=1), OTHER)
     assert core.expects(again) is EARLY
     hear(core, moved(0, OTHER, 1))
     assert core.expects(again) is EXPECTED
@@ -158,7 +146,7 @@ def test_a_frame_of_a_newer_attempt_waits_for_its_re_route_and_then_counts_alone
 
 
 def test_where_the_next_stage_has_the_activations_they_still_come_from_who_made_them() -> None:
-    core = _planned()
+    core = planned()
     hear(core, moved(0, OTHER, 1, send_forward=False))
     assert core.expects(header_of(activations())) is EXPECTED
     assert core.expects(header_of(activations(attempt=1), OTHER)) is OVER
@@ -182,7 +170,7 @@ def test_attempts_that_a_second_re_route_does_not_tell_are_not_guessed() -> None
 
 def test_a_step_makes_room_on_the_disk_for_what_its_plan_and_its_re_routes_name_alone() -> None:
     """Whatever peers push: so a disk that is planned for the frames of an epoch holds them."""
-    core = _planned()
+    core = planned()
     names = [make(n, attempt) for make in (activations, gradient) for n in range(3) for attempt in range(4)]
 
     def taken() -> int:
@@ -203,14 +191,14 @@ def test_a_step_makes_room_on_the_disk_for_what_its_plan_and_its_re_routes_name_
 
 
 def test_a_pushed_frame_starts_its_op_and_is_not_fetched_when_it_is_announced() -> None:
-    core = _planned()
+    core = planned()
     assert ops(push(core, activations())) == [(OpKind.FORWARD, 0)]
     assert hear(core, ready(activations())) == []
     assert hear(core, ready(activations(), content=1)) == [], "the first one stands"
 
 
 def test_the_first_frame_stays_the_input_and_what_a_later_attempt_sends_is_kept_beside_it() -> None:
-    core = _planned()
+    core = planned()
     first, second = (
         FrameArrived(activations(attempt=n), Pushed(sender, digest_of(activations(attempt=n))))
         for n, sender in enumerate((FIRST, OTHER))
@@ -224,7 +212,7 @@ def test_the_first_frame_stays_the_input_and_what_a_later_attempt_sends_is_kept_
 
 
 def test_a_replica_that_has_a_microbatch_anew_uses_what_it_acknowledged_of_whichever_attempt() -> None:
-    core = _planned()
+    core = planned()
     push(core, activations())
     hear(core, moved(0, FIRST, 1, send_forward=False))
     hear(core, moved(0, FIRST, 2))
@@ -233,7 +221,7 @@ def test_a_replica_that_has_a_microbatch_anew_uses_what_it_acknowledged_of_which
 
 
 def test_what_is_here_is_fetched_again_where_an_op_of_a_new_attempt_does_not_read_it() -> None:
-    core, announced = _planned(), ready(activations())
+    core, announced = planned(), ready(activations())
     hear(core, announced)
     core.take(FrameArrived(activations()))
     assert hear(core, announced) == []
@@ -242,7 +230,7 @@ def test_what_is_here_is_fetched_again_where_an_op_of_a_new_attempt_does_not_rea
 
 
 def test_a_frame_that_was_on_its_way_when_its_sender_was_replaced_is_used() -> None:
-    core = _planned()
+    core = planned()
     hear(core, moved(0, OTHER, 1))
     assert ops(push(core, activations())) == [(OpKind.FORWARD, 0)]
 
@@ -251,7 +239,7 @@ def test_a_frame_that_was_on_its_way_when_its_sender_was_replaced_is_used() -> N
     ("name", "sender"), [(activations(), OTHER), (activations(attempt=1), FIRST), (gradient(), FIRST)]
 )
 def test_what_its_sender_was_not_given_never_becomes_an_input(name: FrameName, sender: str) -> None:
-    core = _planned()
+    core = planned()
     assert not core.reads(FrameArrived(name, Pushed(sender, digest_of(name))))
     assert push(core, name, sender) == []
 
@@ -264,35 +252,35 @@ def _missing(name: FrameName) -> Say:
 
 
 def test_a_bad_value_of_pushed_activations_has_them_stored_and_the_op_repeated() -> None:
-    core, name = _planned(), activations()
-    op = _op(push(core, name))
+    core, name = planned(), activations()
+    op = op_of(push(core, name))
     assert ended(core, OpBad(op)) == [DenyFrame(name), _missing(name)]
     assert core.expects(header_of(name)) is WRONG, "it must come by the store"
     assert ops(push(core, name, content=1)) == []
     [fetch] = hear(core, ready(name, content=1))
     assert fetch == FetchFrame(ready(name, content=1).notice, FIRST)
-    assert _op(core.take(FrameArrived(name))) == op
+    assert op_of(core.take(FrameArrived(name))) == op
     assert ended(core, OpBad(op)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
 
 
 def test_a_bad_value_of_what_the_store_has_too_is_said_at_once() -> None:
-    core, name = _planned(), activations()
-    op = _op(push(core, name))
+    core, name = planned(), activations()
+    op = op_of(push(core, name))
     hear(core, ready(name))
     assert ended(core, OpBad(op)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
 
 
 def test_a_sender_that_stored_something_else_than_it_pushed_is_taken_at_its_stored_word() -> None:
-    core, name = _planned(), activations()
-    op = _op(push(core, name))
+    core, name = planned(), activations()
+    op = op_of(push(core, name))
     hear(core, ready(name, content=1))
     assert ended(core, OpBad(op)) == [DenyFrame(name), FetchFrame(ready(name, content=1).notice, FIRST)]
-    assert _op(core.take(FrameArrived(name))) == op
+    assert op_of(core.take(FrameArrived(name))) == op
 
 
 def test_a_good_frame_of_another_attempt_that_is_here_takes_the_place_of_a_bad_one() -> None:
-    core = _planned()
-    op = _op(push(core, activations()))
+    core = planned()
+    op = op_of(push(core, activations()))
     hear(core, moved(0, OTHER, 1))
     push(core, activations(attempt=1), OTHER)
     again = activations(attempt=1)
@@ -302,13 +290,13 @@ def test_a_good_frame_of_another_attempt_that_is_here_takes_the_place_of_a_bad_o
 
 def _backward(core: ReplicaCore) -> Op:
     """Microbatch 0 has gone forward on pushed activations, and its pushed gradient is here."""
-    op = _op(push(core, activations()))
+    op = op_of(push(core, activations()))
     ended(core, OpDone(op, made(core)))
-    return _op(push(core, gradient()))
+    return op_of(push(core, gradient()))
 
 
 def test_a_bad_backward_has_both_inputs_stored_and_computes_its_forward_again() -> None:
-    core = _planned()
+    core = planned()
     op = _backward(core)
     effects = ended(core, OpBad(op))
     # The activations stand: the FORWARD's receipt names them.
@@ -316,197 +304,58 @@ def test_a_bad_backward_has_both_inputs_stored_and_computes_its_forward_again() 
     hear(core, ready(gradient()), ready(activations()))
     assert core.take(FrameArrived(gradient())) == []
     assert not core.reads(FrameArrived(activations())), "the input is the one that is named"
-    again = _op(core.take(FrameArrived(activations())))
+    again = op_of(core.take(FrameArrived(activations())))
     assert (again.kind, again.key, again.send_forward) == (OpKind.BACKWARD, op.key, False)
     assert ended(core, OpBad(again)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
 
 
 def test_a_bad_backward_waits_for_what_the_orchestrator_knows_in_place_of_its_receipted_input() -> None:
     """The activations' sender was replaced before it could say that they are here."""
-    core, second = _planned(), activations(attempt=1)
-    op = _op(push(core, activations()))
+    core, second = planned(), activations(attempt=1)
+    op = op_of(push(core, activations()))
     ended(core, OpDone(op, made(core)))
     hear(core, moved(0, OTHER, 1))
     push(core, second, OTHER)
     hear(core, ready(gradient()))
-    op = _op(core.take(FrameArrived(gradient())))
+    op = op_of(core.take(FrameArrived(gradient())))
     assert ended(core, OpBad(op)) == [_missing(second)]
     hear(core, ready(second, OTHER))
-    assert _op(core.take(FrameArrived(second))).kind is OpKind.BACKWARD
+    assert op_of(core.take(FrameArrived(second))).kind is OpKind.BACKWARD
 
 
 def test_a_receipted_input_waits_no_longer_for_a_sender_that_was_replaced() -> None:
-    core = _planned()
+    core = planned()
     op = _backward(core)
     ended(core, OpBad(op))
     hear(core, ready(gradient()))
     core.take(FrameArrived(gradient()))
-    again = _op(hear(core, moved(0, OTHER, 1)))
+    again = op_of(hear(core, moved(0, OTHER, 1)))
     assert again.key == op.key
     assert ended(core, OpBad(again)) == [_missing(activations(attempt=1))], "the orchestrator reads this one"
 
 
 def test_inputs_that_a_bad_op_has_not_read_are_stored_too() -> None:
     """The orchestrator judges a word by all that went to its speaker."""
-    core = _planned()
+    core = planned()
     push(core, gradient())
     hear(core, ready(activations()))
-    op = _op(core.take(FrameArrived(activations())))
+    op = op_of(core.take(FrameArrived(activations())))
     effects = ended(core, OpBad(op))
     assert effects[:2] == [DenyFrame(gradient()), _missing(gradient())]
-    assert _op(effects) == op
+    assert op_of(effects) == op
     assert ended(core, OpBad(op)) == [Say(reports=(BadValue(epoch=0, step=0, microbatch=0),))]
 
 
 def test_a_backward_that_is_good_with_another_gradient_counts() -> None:
-    core = _planned()
+    core = planned()
     hear(core, ready(activations()))
     core.take(FrameArrived(activations()))
     assert core.training is not None
     assert core.training.launching is not None
     ended(core, OpDone(core.training.launching.op, made(core)))
-    op = _op(push(core, gradient()))
+    op = op_of(push(core, gradient()))
     assert ended(core, OpBad(op)) == [DenyFrame(gradient()), _missing(gradient())]
     hear(core, moved(2, OTHER, 1))
-    again = _op(push(core, gradient(attempt=1), OTHER))
+    again = op_of(push(core, gradient(attempt=1), OTHER))
     ended(core, OpDone(again, None))
     assert ops(hear(core, close(0))) == [(OpKind.STEP, 0)]
-
-
-# ---- what this replica sends ------------------------------------------------------------------------
-
-
-def _forwarded(core: ReplicaCore) -> SendFrame:
-    op = _op(push(core, activations()))
-    [sent] = [e for e in ended(core, OpDone(op, made(core))) if isinstance(e, SendFrame)]
-    return sent
-
-
-def _kept(sent: SendFrame) -> FrameStored:
-    kept = FrameKept(receiver=LAST, signature="ab" * 64)
-    return FrameStored(sent.frame.notice.model_copy(update={"kept": kept}))
-
-
-def test_a_frame_that_was_pushed_is_said_with_its_receivers_word() -> None:
-    core = _planned()
-    fact = _kept(_forwarded(core))
-    assert core.take(fact) == [Say(frames=(fact.notice,), receipts=True)]
-
-
-def test_a_new_neighbour_is_sent_what_lay_at_the_old_one() -> None:
-    core = _planned()
-    sent = _forwarded(core)
-    core.take(_kept(sent))
-    name = sent.frame.notice.name
-    assert hear(core, moved(2, OTHER, 1)) == [ResendFrame(name, OTHER)]
-    assert core.wants(ResendFrame(name, OTHER))
-    assert not core.wants(sent), "its receiver has the microbatch no more"
-    hear(core, close(0))
-    assert not core.wants(ResendFrame(name, OTHER))
-
-
-def test_a_new_neighbour_is_to_hear_of_what_is_in_the_store() -> None:
-    core = _planned()
-    notice = _forwarded(core).frame.notice
-    core.take(FrameStored(notice))
-    assert hear(core, moved(2, OTHER, 1)) == [Say(frames=(notice,))]
-
-
-def test_a_frame_goes_to_who_has_the_microbatch_when_it_is_made() -> None:
-    core = _planned()
-    op = _op(push(core, activations()))
-    hear(core, moved(2, OTHER, 1))
-    assert SendFrame(made(core), OTHER) in ended(core, OpDone(op, made(core)))
-
-
-def test_a_frame_that_its_receiver_denies_is_stored() -> None:
-    core = _planned()
-    name = _forwarded(core).frame.notice.name
-    assert hear(core, StoreFrame(name=name)) == [SendAgain(name)]
-    assert core.wants(SendAgain(name))
-    hear(core, close(0))
-    assert hear(core, StoreFrame(name=name)) == []
-
-
-# ---- restarts ---------------------------------------------------------------------------------------
-
-
-def test_a_new_process_looks_on_its_disk_for_what_its_plan_names() -> None:
-    core = training()
-    assert hear(core, plan()) == [], "there is nothing on a new disk"
-    [find] = hear(resumed(), plan())
-    assert isinstance(find, FindFrames)
-    both = [((activations(n), FIRST), (gradient(n), LAST)) for n in range(3)]
-    assert find.frames == tuple(each for pair in both for each in pair)
-
-
-def test_what_a_new_process_finds_may_be_pushed_once_more_to_be_acknowledged_again() -> None:
-    core, name = _planned(restarted=True), activations()
-    push(core, name)
-    assert core.expects(header_of(name)) is EXPECTED
-    core.take(FramesSought((name,)))
-    assert core.expects(header_of(name)) is EXPECTED
-    push(core, name)
-    assert core.expects(header_of(name)) is OVER
-
-
-def test_what_is_announced_while_it_is_looked_for_is_fetched_if_it_is_not_there() -> None:
-    core = _planned(restarted=True)
-    names = tuple(name for n in range(3) for name in (activations(n), gradient(n)))
-    assert hear(core, *(ready(name) for name in names)) == []
-    for name in names[:2]:
-        push(core, name)
-    effects = core.take(FramesSought(names))
-    assert [e.notice.name for e in effects if isinstance(e, FetchFrame)] == list(names[2:])
-
-
-def test_a_replica_repeats_a_closed_step_from_its_disk() -> None:
-    core = _planned(restarted=True)
-    hear(core, close(0))
-    op = _op(push(core, activations()))
-    push(core, gradient())
-    assert core.take(FramesSought((activations(), gradient()))) == []
-    again = _op(ended(core, OpDone(op, made(core))))
-    assert again.kind is OpKind.BACKWARD
-    assert ops(ended(core, OpDone(again, None))) == [(OpKind.STEP, 0)]
-
-
-@pytest.mark.parametrize("event", [Drop(epoch=0, step=0, microbatch=0), moved(1, OTHER, 1)])
-def test_what_was_done_before_a_microbatch_was_lost_is_repeated_if_it_counts(
-    event: Event,
-) -> None:
-    core = _planned(restarted=True)
-    hear(core, event)
-    assert core.expects(header_of(activations())) is OVER
-    assert ops(push(core, activations())) == []
-    push(core, gradient())
-    assert ops(hear(core, close(0))) == [(OpKind.FORWARD, 0)]
-
-
-def test_a_closed_step_that_cannot_be_repeated_ends_the_life() -> None:
-    core = _planned(restarted=True)
-    hear(core, close(0))
-    push(core, activations())
-    [lost] = core.take(FramesSought((activations(), gradient())))
-    assert isinstance(lost, LoseState)
-
-
-def test_the_life_goes_on_while_a_fetch_may_bring_what_is_lacking() -> None:
-    core = _planned(restarted=True)
-    push(core, activations())
-    hear(core, ready(gradient()), close(0))
-    assert isinstance(core.take(FramesSought((activations(), gradient())))[0], FetchFrame)
-    effects = core.take(FrameLost(gradient(), "gone"))
-    assert isinstance(effects[-1], LoseState)
-
-
-def test_a_replica_that_never_stopped_is_not_ended_by_a_close() -> None:
-    core = _planned()
-    assert hear(core, close(0)) == []
-
-
-def test_a_repeated_op_is_launched_on_what_was_found() -> None:
-    core = _planned(restarted=True)
-    op = _op(push(core, activations()))
-    core.take(OpLaunched(op))
-    assert op.kind is OpKind.FORWARD

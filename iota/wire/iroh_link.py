@@ -170,9 +170,12 @@ class IrohLink:
         after the last call.
         """
         if self.reaches(peer) and (to := self._to(peer)):
+            others = [each for who, each in self._prepared.items() if who != peer.hotkey]
+            if any(each["to"]["key"] == to["key"] and each["until"] > time.time() for each in others):
+                return  # another member named this key first: its addresses stand
             before = self._prepared.pop(peer.hotkey, None)
             self._prepared[peer.hotkey] = {"to": to, "until": peer.expires}
-            kept = {each["to"]["key"] for each in self._prepared.values()}
+            kept = {to["key"], *(each["to"]["key"] for each in others)}
             left = before["to"]["key"] if before is not None else to["key"]
             if self._child:
                 # One member has one connection: else it would take those of all others, key by key.

@@ -16,7 +16,7 @@ from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, Key, Stor
 from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import GENESIS, ReceiptBatch
 from iota.protocol.workers import Certificate
-from iota.spec import Count, Fraction, Frozen, Hex32, RunSpec, Small
+from iota.spec import Count, Fraction, Frozen, Hex32, Positive, RunSpec, Small
 
 PROTOCOL_VERSION = 9
 """Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
@@ -371,7 +371,7 @@ class ObjectParts(Frozen):
     """Leave to store a large object in parts: URL n is for part n, of `part_bytes`, the last of the rest."""
 
     upload: Annotated[str, Field(min_length=1, max_length=1024)]
-    part_bytes: Annotated[int, Field(gt=0)]
+    part_bytes: Positive
     urls: Annotated[tuple[Url, ...], Field(min_length=1, max_length=256)]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from iota.protocol.contacts import Relay
-from iota.spec import Frozen, Hex32
+from iota.spec import Count, Frozen, Hex32, Small
 
 _MOST: Final = 1024
 """Addresses and peers that an endpoint may tell of."""
@@ -38,7 +38,7 @@ class PeerPath(Frozen):
     """"none": no path has been chosen yet."""
     address: str
     """`IP:PORT`, or the relay's URL."""
-    rtt_ms: int
+    rtt_ms: Small
     sees: str
     """Where it says that it sees this endpoint; empty if it has not said."""
 
@@ -64,7 +64,7 @@ class IrohStatus(Frozen):
     endpoint: EndpointStatus | None
     """None while the process does not run."""
     nat: NatKind
-    restarts: int
+    restarts: Count
     """How often the process had to be started again."""
     last_end: str | None
     """Why, the last time."""

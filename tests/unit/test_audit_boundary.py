@@ -215,7 +215,7 @@ async def test_a_validator_goes_on_after_an_error_says_so_and_counts_it(
     world, said = stage.orchestrator.world, set[str]()
     get, exchange = world.get, stage.orchestrator.exchange
 
-    async def broken(url: str, *how: Any) -> bytes:
+    async def broken(url: str, *how: Any, **more: Any) -> bytes:
         if "/frames/" in url:
             raise Unforeseen("a bug")
         return await get(url, *how)
@@ -263,7 +263,7 @@ async def test_a_full_disk_in_an_audit_is_waited_for_and_its_audits_are_done_the
     world, full = stage.orchestrator.world, asyncio.Event()
     get = world.get
 
-    async def no_room(url: str, *how: Any) -> bytes:
+    async def no_room(url: str, *how: Any, **more: Any) -> bytes:
         if "/frames/" in url and not full.is_set():
             full.set()
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
-from iota.accept_limits import AcceptLimits, source_of
+from iota.http.accept_limits import AcceptLimits, source_of
 from iota.http.hosts import is_loopback
 
 

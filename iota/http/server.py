@@ -100,7 +100,8 @@ async def _listen(factory: Callable[[], asyncio.BaseProtocol], host: str, port: 
         )
     except (OSError, OverflowError) as error:
         raise PortUnavailable(
-            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another --port (a miner: --listen)"
+            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another --port"
+            " (a miner: --listen)"
         ) from None
 
 

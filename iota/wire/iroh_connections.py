@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import iroh
 
-from iota.accept_limits import AcceptLimits, source_of
+from iota.http.accept_limits import AcceptLimits, source_of
 from iota.wire.iroh_live import Live, PeerAddress, path_of
 from iota.wire.iroh_options import (
     ALPN,

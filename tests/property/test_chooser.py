@@ -16,7 +16,7 @@ from tests.support.virtual_sender import FRAME_BYTES, OneLink, Sent, VirtualSend
 LIMITS = Limits()
 DIRECT, IROH, STORE = LinkKind.DIRECT, LinkKind.IROH, LinkKind.STORE
 BAD = sorted(set(Behaviour) - {Behaviour.GOOD})
-FACTOR = 1.5
+FACTOR = 4.0
 """A sender takes at most so many times what the link does that was best in hindsight."""
 CHANGE_S = 3.0
 """And so many seconds for each change of a link: a hedge delay, and what follows until it is left."""

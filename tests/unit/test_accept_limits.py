@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iota.accept_limits import AcceptLimits
+from iota.http.accept_limits import AcceptLimits
 
 
 def test_a_burst_is_taken_and_then_the_rate() -> None:

@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from iota.accept_limits import source_of
 from iota.http import AddressRefused, Reach
+from iota.http.accept_limits import source_of
 from iota.http.connections import ConnectionGuard
 from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
 from iota.protocol.events import Admit

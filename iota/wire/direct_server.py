@@ -76,9 +76,10 @@ async def serve_frames(
 
     async def hello(request: web.Request) -> web.Response:
         answer, idle = web.Response(status=204), app[_IDLE]
-        idle[request.protocol] = idle.get(request.protocol, 0) + 1
-        if idle[request.protocol] >= _MAX_IDLE:
-            answer.force_close()
+        if (connection := request.transport) is not None:
+            idle[connection] = idle.get(connection, 0) + 1
+            if idle[connection] >= _MAX_IDLE:
+                answer.force_close()
         return answer
 
     app = web.Application(middlewares=[_with_refusals])

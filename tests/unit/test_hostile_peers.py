@@ -12,6 +12,7 @@ import pytest
 from yarl import URL
 
 from iota.codec.shapes import payload_size
+from iota.http import HttpClient
 from iota.identity.keys import Hotkey
 from iota.protocol.frames import FrameName
 from iota.wire import direct_server
@@ -218,3 +219,16 @@ async def test_a_peer_whose_address_changes_is_found_again() -> None:
             if bob.kept:
                 return
         pytest.fail("no frame goes to the new address")
+
+
+async def test_a_peer_may_time_the_round_trip_and_not_ask_for_ever() -> None:
+    async with receiver() as (alice, bob):
+        assert 0 < await alice.link.round_trip(alice.book.contacts[bob.hotkey.ss58]) < 5
+        url = f"http://127.0.0.1:{bob.port}{direct_server.HELLO}"
+        async with HttpClient() as client:
+            ends = []
+            for _ in range(8):
+                async with client.open("GET", url) as answer:
+                    assert answer.status == 204
+                    ends.append(answer.headers.get("Connection") == "close")
+        assert ends == [False, False, False, True] * 2

@@ -65,6 +65,15 @@ class _Kept:
     """Times that it was acknowledged again."""
 
 
+@dataclass
+class _Reading:
+    """A frame that is being read or taken, by one link or two."""
+
+    header: FrameHeader
+    """Checked when it was admitted."""
+    places: list[Place]
+
+
 class FrameDoor:
     """The `Door` of one life of a replica."""
 
@@ -87,8 +96,8 @@ class FrameDoor:
         self._room = ReceivingRoom(RoomLimits.for_frames(payload_size(spec)))
         self._spoiled: LRUCache[tuple[str, FrameName], int] = LRUCache(_KEPT)
         """Frames whose payloads were read for nothing, by sender and name."""
-        self._places: dict[bytes, list[Place]] = {}
-        """By head: frames that are being read or taken. Two links may bring one at a time."""
+        self._reading: dict[bytes, _Reading] = {}
+        """By head."""
         self._waiting: dict[Place, asyncio.Future[None]] = {}
         self._answers: set[asyncio.Future[str | None]] = set()
         """Of frames that the miner checks and writes now."""
@@ -140,7 +149,9 @@ class FrameDoor:
         return None
 
     async def take(self, head: bytes, data: bytes | bytearray) -> bytes:
-        header = read_head(head, self._spec)
+        admitted = self._reading.get(head)
+        # One that a former life's door admitted is looked at anew.
+        header = read_head(head, self._spec) if admitted is None else admitted.header
         try:
             return await self._keep(header, head, data)
         except DoorRefused as refused:
@@ -159,12 +170,12 @@ class FrameDoor:
 
     def _leave(self, head: bytes) -> str | None:
         """The frame takes no room any more. Its sender; None where it took none."""
-        places = self._places.get(head)
-        if not places:
+        reading = self._reading.get(head)
+        if reading is None:
             return None
-        place = places.pop()
-        if not places:
-            del self._places[head]
+        place = reading.places.pop()
+        if not reading.places:
+            del self._reading[head]
         self._let_in(self._room.release(place))
         return place.sender
 
@@ -279,7 +290,7 @@ class FrameDoor:
             raise
         finally:
             self._waiting.pop(place, None)
-        self._places.setdefault(head, []).append(place)
+        self._reading.setdefault(head, _Reading(header, [])).places.append(place)
 
     def _let_in(self, places: Iterable[Place]) -> None:
         for place in places:

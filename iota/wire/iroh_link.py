@@ -18,6 +18,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
+from iota.settings.urls import split_host_port
 from iota.wire.frame import FrameError, head_size
 from iota.wire.iroh_arrivals import IrohArrivals, read_answer
 from iota.wire.iroh_child import DidNotStart, IrohChild
@@ -134,7 +135,7 @@ class IrohLink:
         if endpoint is None:
             return None
         given = [*self._options.public, *self._addresses]
-        hosts = self._own_hosts | {each.rpartition(":")[0].strip("[]") for each in given}
+        hosts = self._own_hosts | {split_host_port(each)[0] for each in given}
         seen = seen_addresses(endpoint, hosts)[:_MAX_SEEN]
         known = dict.fromkeys([*given, *seen, *endpoint.addresses])
         addresses = [each for each in known if _is_listed(each)]
@@ -274,12 +275,12 @@ class IrohLink:
         return next((each for each in own if each == (url or "").rstrip("/")), None)
 
     def _is_dialled(self, address: str) -> bool:
-        host, _, port = address.rpartition(":")
+        host, port = split_host_port(address)
         try:
-            ip = ipaddress.ip_address(host.strip("[]"))
+            ip = ipaddress.ip_address(host)
         except ValueError:
             return False  # a name: nobody makes this miner look names up
-        return 0 < int(port) < 65536 and self._may_dial(str(ip))
+        return 0 < port < 65536 and self._may_dial(str(ip))
 
     def _note(self, case: str, peer: str, text: str) -> None:
         named = self._named.setdefault(case, set())

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import psutil
 
 from iota.client.contact_book import ContactBook
-from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable, UntrustedAnswer
+from iota.client.node_clients import NodeClients
+from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.codec.shapes import payload_size
-from iota.http import AddressRefused, Reach, is_loopback
+from iota.http import AddressRefused, is_loopback
 from iota.identity.contacts import sign_contact
 from iota.identity.keys import Hotkey
 from iota.identity.peer_certificate import make_certificate
@@ -36,7 +37,6 @@ from iota.wire.link import Link, LinkKind
 from iota.wire.network_key import load_or_create
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Transport, TransportError
-from iota.wire.upload_pace import UploadPace
 from miner.reachability import Reached, line_found, meaning, measure_line, nat_meaning
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ class MinerLinks:
     settings: MinerSettings
     spec: RunSpec
     hotkey: Hotkey
-    client: OrchestratorClient
-    reach: Reach
+    clients: NodeClients
     links: dict[LinkKind, Link] = field(default_factory=dict)
     doorway: Doorway = field(default_factory=Doorway)
     chooser: Chooser = field(default_factory=Chooser)
@@ -70,7 +69,7 @@ class MinerLinks:
     _timed: int = 0
 
     def __post_init__(self) -> None:
-        self.book = ContactBook(self.spec.id, self.client.contacts, self.contact, self._met)
+        self.book = ContactBook(self.spec.id, self.clients.orchestrator.contacts, self.contact, self._met)
 
     def transport(self, by_store: Transport) -> Transport:
         """The transport of one life, which has joined. It falls back on `by_store`."""
@@ -111,7 +110,7 @@ class MinerLinks:
         bound = await stack.enter_async_context(server)
         near = is_loopback(urlsplit(settings.orchestrator).hostname)
         self._addresses = tuple(addresses(host, bound, settings.public_address, loopback=near))
-        self.direct = self.links[LinkKind.DIRECT] = DirectLink(self.reach, UploadPace(settings.max_upload))
+        self.direct = self.links[LinkKind.DIRECT] = DirectLink(self.clients.reach, self.clients.pace)
         stack.push_async_callback(self.direct.close)
 
     async def _open_iroh(self, stack: AsyncExitStack) -> None:
@@ -128,6 +127,7 @@ class MinerLinks:
                 self.book.is_key,
                 options,
                 may_dial=self._may_dial,
+                pace=self.clients.pace,
             )
         except LinkUnavailable as error:
             if settings.transport is Ways.IROH:
@@ -139,15 +139,16 @@ class MinerLinks:
 
     def _may_dial(self, ip: str) -> bool:
         try:
-            self.reach.check(ip)
+            self.clients.reach.check(ip)
         except AddressRefused:
             return False
         return True
 
     async def _tell(self) -> None:
         """Measure the line, and say what this miner's place means for its frames."""
+        await self.book.until_joined()  # a key that is no member's may not be known to the subnet either
         try:
-            line = await measure_line(self.client)
+            line = await measure_line(self.clients.orchestrator)
         except (Problem, OrchestratorUnreachable, UntrustedAnswer) as error:
             log.warning("the line to the orchestrator could not be measured: %s", error)
             return
@@ -221,7 +222,7 @@ class MinerLinks:
 
 @asynccontextmanager
 async def open_links(
-    settings: MinerSettings, spec: RunSpec, hotkey: Hotkey, client: OrchestratorClient, reach: Reach
+    settings: MinerSettings, spec: RunSpec, hotkey: Hotkey, clients: NodeClients
 ) -> AsyncIterator[MinerLinks | None]:
     """The links that the settings want, open while the context is; None where they want the store alone.
 
@@ -232,7 +233,7 @@ async def open_links(
     if settings.transport is Ways.STORE:
         yield None
         return
-    made = MinerLinks(settings, spec, hotkey, client, reach)
+    made = MinerLinks(settings, spec, hotkey, clients)
     async with AsyncExitStack() as stack:
         await made.open(stack)
         yield made

@@ -8,7 +8,8 @@ from typing import Final, Protocol
 import psutil
 import torch
 
-from iota.client.orchestrator import OrchestratorClient, OtherRun, new_session
+from iota.client.node_clients import NodeClients
+from iota.client.orchestrator import OtherRun, new_session
 from iota.client.run_objects import RunObjects, UrlSource
 from iota.compute.compiled import is_compiled
 from iota.compute.determinism import device_class
@@ -19,7 +20,6 @@ from iota.console.watch import Watch
 from iota.data.manifest import parse_manifest
 from iota.data.reader import ShardReader
 from iota.data.samples import Samples
-from iota.http import Reach
 from iota.identity.keys import Hotkey
 from iota.identity.worker_file import refuse_other_run
 from iota.planning import (
@@ -73,18 +73,16 @@ class MinerNode:
         device: str,
         threads: int,
         hotkey: Hotkey,
-        client: OrchestratorClient,
-        objects: ObjectClient,
-        reach: Reach,
+        clients: NodeClients,
         make_engine: EngineFactory,
         make_transport: TransportFactory,
         watch: Watch,
         certificate: Certificate | None = None,
     ) -> None:
         self._settings, self._torch_device, self._threads = settings, device, threads
-        self._hotkey, self._client, self._store, self._reach = hotkey, client, objects, reach
+        self._hotkey, self._clients, self._client = hotkey, clients, clients.orchestrator
         self._certificate, self._session = certificate, new_session()
-        self._objects = RunObjects(client, objects)
+        self._objects = RunObjects(clients.orchestrator, clients.objects)
         self._make_engine, self._make_transport = make_engine, make_transport
         self._device = DeviceThread()
         self._device_class = device_class(device, threads)
@@ -131,7 +129,7 @@ class MinerNode:
         self, spec: RunSpec, disk: MinerDisk, receipts: ReceiptLog, flops: float, *, compiled: bool
     ) -> None:
         """One life after another, over the same links, until the run ends. Raises StateLost."""
-        async with open_links(self._settings, spec, self._hotkey, self._client, self._reach) as links:
+        async with open_links(self._settings, spec, self._hotkey, self._clients) as links:
             for _ in range(MAX_JOINS):
                 if await self._life(spec, disk, receipts, flops, links, compiled=compiled):
                     return
@@ -172,7 +170,7 @@ class MinerNode:
         )
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
         reader = ShardReader(manifest, self._objects.get_range, disk.cache, CACHE_BYTES)
-        by_store = self._make_transport(spec.id, self._client, self._store)
+        by_store = self._make_transport(spec.id, self._client, self._clients.objects)
         replica = Replica(
             reply,
             self._hotkey.ss58,

@@ -51,15 +51,13 @@ async def mine(
         by = "" if certificate is None else f", a worker of {certificate.owner} {file}"
         log.info("miner %s%s: %s", hotkey.ss58, by, versions_line())
         log.info("asking %s for its run", without_secrets(settings.orchestrator))
-        async with open_clients(settings, hotkey, watch) as (client, objects, reach):
+        async with open_clients(settings, hotkey, watch, settings.max_upload) as clients:
             miner = MinerNode(
                 settings,
                 device,
                 threads,
                 hotkey,
-                client,
-                objects,
-                reach,
+                clients,
                 make_engine,
                 make_transport,
                 watch,

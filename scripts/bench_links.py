@@ -39,7 +39,6 @@ from iota.wire.iroh_link import IrohLink
 from iota.wire.iroh_options import IrohOptions
 from iota.wire.link import Door, Link
 from iota.wire.transport import OutgoingFrame
-from iota.wire.upload_pace import UploadPace
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 FRAME_BYTES = 2_200_000
@@ -86,7 +85,7 @@ async def open_direct(door: Door, *, tls: bool = False) -> End:
     serving, stack = serve_frames(door, 1 << 30, "127.0.0.1", 0, context), AsyncExitStack()
     port = await stack.enter_async_context(serving)
     own = {"direct": (f"127.0.0.1:{port}",), "certificate": certificate}
-    link = DirectLink(Reach(anywhere=True), UploadPace(None))
+    link = DirectLink(Reach(anywhere=True))
     stack.push_async_callback(link.close)
     return End(link, _contact(None).model_copy(update=own), stack.aclose)
 

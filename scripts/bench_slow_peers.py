@@ -45,7 +45,6 @@ from iota.wire.door import Doorway, FrameDoor
 from iota.wire.expectation import Expectation
 from iota.wire.frame import check_frame, head_size
 from iota.wire.transport import OutgoingFrame, TransportError
-from iota.wire.upload_pace import UploadPace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.support.peer_ends import contact_of, signed_frame
@@ -136,7 +135,7 @@ def quantile(values: list[float], part: float) -> float:
 async def push(port: int, payload: int, seconds: float, rate: float) -> dict[str, Any]:
     """The honest neighbour's figures: frames at `rate` a second, one at a time."""
     spec, took, failed = spec_of(payload), [], []
-    link, peer = DirectLink(Reach(anywhere=True), UploadPace(None)), contact_of(RECEIVER, port).contact
+    link, peer = DirectLink(Reach(anywhere=True)), contact_of(RECEIVER, port).contact
     began, at = time.monotonic(), time.time_ns() // 1_000_000
     for number in count():
         if time.monotonic() - began > seconds:

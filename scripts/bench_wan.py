@@ -17,8 +17,8 @@ time for a frame.
 
 Without overlap a miner begins no op before the frames of its earlier ones have arrived: that must miss the
 goal. `of compute` is the share of their time in which miners compute, `by links` the share of frames that
-did not go by the store. TCP's congestion control is cubic, whatever the machine's is. Needs root and
-/dev/net/tun.
+did not go by the store. TCP's congestion control is cubic, as on most machines, or --congestion bbr, which
+miners choose where the system lets them. Needs root and /dev/net/tun.
 
     python scripts/bench_wan.py --json wan.json --picture wan.svg     # all rows; 60 s each
     python scripts/bench_wan.py --only 100/100 --overlap on
@@ -47,7 +47,7 @@ from iota.swarm.preparation import miner_names
 from iota.swarm.run_dir import write_json
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.support.emulated_internet import MISSING, PER_MBPS, EmulatedInternet, Shape
+from tests.support.emulated_internet import CONGESTION, MISSING, PER_MBPS, EmulatedInternet, Shape
 from tests.support.internet.namespaces import enter
 from tests.support.paced_engine import Pace
 from tests.support.wan_swarms import WanSwarm, frames_by_way, step_ends
@@ -274,7 +274,7 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
     rows = [row for row in ROWS if given.only is None or row.name in given.only]
     overlaps = {"on": (True,), "off": (False,), "both": (True, False)}[given.overlap]
     results: list[dict[str, Any]] = []
-    async with EmulatedInternet() as internet:
+    async with EmulatedInternet(congestion=given.congestion) as internet:
         bench = Bench(given, internet)
         await bench.open()
         for transport in given.transport:
@@ -349,6 +349,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--only", action="append", choices=[row.name for row in ROWS])
     parser.add_argument("--transport", action="append", choices=list(Ways), help="may be repeated")
+    parser.add_argument("--congestion", default=CONGESTION, help="control of TCP's")
     parser.add_argument("--overlap", choices=["on", "off", "both"], default="both")
     parser.add_argument("--compute-s", type=float, default=0.675, help="of a microbatch, each stage")
     parser.add_argument("--sequences", type=int, default=32, help="in a microbatch: 16 KiB of a frame each")

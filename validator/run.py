@@ -49,7 +49,7 @@ async def validate(settings: ValidatorSettings, watch: Watch | None = None) -> N
     hotkey = load_hotkey(*wallet)
     with hold_hotkey(*wallet):
         async with (
-            open_clients(settings, hotkey, watch) as (client, objects, _),
+            open_clients(settings, hotkey, watch) as (client, objects, *_),
             open_chain(settings.chain, hotkey) as chain,
         ):
             validator = ValidatorNode(options, hotkey, client, objects, chain, settings.netuid, watch)

@@ -61,6 +61,10 @@ class ContactBook:
         """This node is a member now: it may publish and look up."""
         self._joined.set()
 
+    async def until_joined(self) -> None:
+        """Wait until this node is a member."""
+        await self._joined.wait()
+
     def get(self, hotkey: str) -> Contact | None:
         """The member's contact, if one is known and valid."""
         found = self._known.get(hotkey)

@@ -14,6 +14,7 @@ from iota.http.client import (
 )
 from iota.http.hosts import is_loopback, proxy_for
 from iota.http.reach import AddressRefused, Reach
+from iota.http.upload_pace import UploadPace
 
 __all__ = [
     "AddressRefused",
@@ -26,6 +27,7 @@ __all__ = [
     "NotSent",
     "Reach",
     "Redirected",
+    "UploadPace",
     "is_loopback",
     "lines",
     "proxy_for",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -14,6 +14,7 @@ from yarl import URL
 
 from iota.http.hosts import proxy_for
 from iota.http.reach import AddressRefused
+from iota.http.upload_pace import UploadPace
 
 CONNECT_S: Final = 10.0
 """Time to open a connection, TLS included."""
@@ -26,7 +27,11 @@ MAX_FIELD_BYTES: Final = 8190
 MAX_FIELDS: Final = 128
 """Most header fields of an answer."""
 
-Body = bytes | AsyncIterator[memoryview] | None
+CHUNK: Final = 1 << 18
+"""Bytes of a large body that are sent at once: flow control works, and the event loop is not held up."""
+
+Body = bytes | memoryview | None
+"""A `memoryview` is sent in chunks, at the client's pace."""
 OnConnect = Callable[[str | None], None]
 """Given the IP address that a connection is about to be opened to; None where a proxy resolves its name."""
 
@@ -76,10 +81,13 @@ class HttpClient:
     from a netrc file.
     """
 
-    def __init__(self, connections: int = 16, on_connect: OnConnect | None = None) -> None:
+    def __init__(
+        self, connections: int = 16, on_connect: OnConnect | None = None, pace: UploadPace | None = None
+    ) -> None:
         """`connections` is the most that are open at once. `on_connect` may raise AddressRefused."""
         self._connections = connections
         self._on_connect = on_connect
+        self._pace = pace or UploadPace(None)
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
 
@@ -146,7 +154,7 @@ class HttpClient:
                 method,
                 target,
                 headers=headers,
-                data=body or None,
+                data=self._chunks(body) if isinstance(body, memoryview) else body or None,
                 allow_redirects=False,
                 proxy=proxy,
                 ssl=True if certificate is None else aiohttp.Fingerprint(bytes.fromhex(certificate)),
@@ -166,6 +174,12 @@ class HttpClient:
             raise NotSent(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise NoAnswer(f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def _chunks(self, body: memoryview) -> AsyncIterator[memoryview]:
+        for start in range(0, body.nbytes, CHUNK):
+            chunk = body[start : start + CHUNK]
+            await self._pace.spend(chunk.nbytes)
+            yield chunk
 
     def _session(self, host: str, proxy: str | None) -> aiohttp.ClientSession:
         """The session for a direct connection to `host`, whose sockets are watched, or for one by a proxy."""
@@ -215,12 +229,25 @@ def _address(host: str) -> str | None:
     return str(found[0][4][0])
 
 
+def prefer_bbr(tcp: socket.socket) -> None:
+    """Let BBR control congestion, where the system has it and lets this process choose it.
+
+    Others, such as Linux's cubic, take each lost packet for a full line: with half a percent of loss and
+    round trips of 40 ms one of their connections carries 5 Mbit/s (Mathis et al., 1997).
+    """
+    if hasattr(socket, "TCP_CONGESTION"):
+        with suppress(OSError):
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+
+
 def _open_session(connections: int, on_connect: OnConnect | None) -> aiohttp.ClientSession:
     def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, place = address
         if on_connect is not None:
             on_connect(str(place[0]))
-        return socket.socket(family, kind, protocol)
+        made = socket.socket(family, kind, protocol)
+        prefer_bbr(made)
+        return made
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(

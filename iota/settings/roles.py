@@ -234,7 +234,7 @@ class MinerSettings(NodeSettings):
     )
     max_upload: ByteRate | None = setting(
         None,
-        "Most that frames may take of the uplink: 20Mbps (bits) or 2.5MB/s (bytes).",
+        "Most that frames and other objects may take of the uplink: 20Mbps (bits) or 2.5MB/s (bytes).",
         "IOTA_MINER_MAX_UPLOAD",
         unset="no bound",
         gt=0,

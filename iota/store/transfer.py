@@ -19,6 +19,7 @@ from iota.http import (
     NoAnswer,
     Reach,
     Redirected,
+    UploadPace,
     read_bounded,
 )
 from iota.retry import Backoff
@@ -38,7 +39,6 @@ from iota.store.store import (
 MAX_TRIES = 4
 MAX_CONNECTIONS = 64
 _BACKOFF = Backoff(first_s=0.1, jitter=(1.0, 2.0))  # jitter of at least 1 respects a Retry-After
-_CHUNK = 1 << 18
 _SIGNED_FIELDS = "X-Amz-SignedHeaders"
 _PROBLEM_BYTES = 2048
 """Bytes of an error's body that go into the message."""
@@ -63,9 +63,9 @@ class ObjectClient:
     and within the deadline; then `StoreUnavailable` is raised.
     """
 
-    def __init__(self, reach: Reach | None = None) -> None:
+    def __init__(self, reach: Reach | None = None, pace: UploadPace | None = None) -> None:
         """`reach` is the rule for URLs that an orchestrator names; None for those of a store of one's own."""
-        self._http = HttpClient(MAX_CONNECTIONS, None if reach is None else reach.check)
+        self._http = HttpClient(MAX_CONNECTIONS, None if reach is None else reach.check, pace)
 
     async def __aenter__(self) -> Self:
         return self
@@ -215,8 +215,7 @@ class ObjectClient:
         body: memoryview | None,
     ) -> T:
         try:
-            chunks = None if body is None else _chunks(body)
-            async with self._http.open(method, url, headers=headers, body=chunks) as response:
+            async with self._http.open(method, url, headers=headers, body=body) as response:
                 if response.status >= 300:
                     detail = (await response.content.read(_PROBLEM_BYTES)).decode("utf-8", "replace")
                     text = f"{method} {_without_query(url)}: {response.status} {detail}".strip()
@@ -269,12 +268,6 @@ async def _size(response: aiohttp.ClientResponse) -> int:
     if total is None:
         raise StoreError("the store does not say how many bytes an object has")
     return total
-
-
-async def _chunks(view: memoryview) -> AsyncIterator[memoryview]:
-    # Chunks let flow control work, and keep a large body from blocking the event loop.
-    for start in range(0, view.nbytes, _CHUNK):
-        yield view[start : start + _CHUNK]
 
 
 def _refusal(status: int, text: str, pause_s: float = 0.0) -> StoreError | _Retry:

@@ -6,25 +6,31 @@ This side pushes; `iota.wire.direct_server` takes frames. Connections are kept o
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from typing import Final
 
 import aiohttp
 from pydantic import ValidationError
 from yarl import URL
 
-from iota.http import AddressRefused, AnswerRefused, HttpClient, NoAnswer, NotSent, Reach, proxy_for
+from iota.http import (
+    AddressRefused,
+    AnswerRefused,
+    HttpClient,
+    NoAnswer,
+    NotSent,
+    Reach,
+    UploadPace,
+    proxy_for,
+)
 from iota.identity.signatures import SIGNATURE_BYTES
 from iota.protocol.contacts import Contact
 from iota.settings.urls import split_host_port
 from iota.wire.direct_server import HELLO, PATH, Refused
 from iota.wire.link import DoorRefused, LinkKind
 from iota.wire.transport import OutgoingFrame, TransferRefused, TransportError, Unreachable
-from iota.wire.upload_pace import UploadPace
 
 CONNECTIONS: Final = 128
 """Connections to peers that are open at once."""
-_CHUNK: Final = 1 << 18
 _MAX_ANSWER: Final = 1024
 
 
@@ -33,10 +39,9 @@ class DirectLink:
 
     kind = LinkKind.DIRECT
 
-    def __init__(self, reach: Reach, pace: UploadPace) -> None:
+    def __init__(self, reach: Reach, pace: UploadPace | None = None) -> None:
         """A peer's address may lead nowhere that `reach` refuses, since anybody may name one."""
-        self._http, self._reach = HttpClient(CONNECTIONS, reach.check), reach
-        self._pace = pace
+        self._http, self._reach = HttpClient(CONNECTIONS, reach.check, pace), reach
         self._best: dict[str, str] = {}
         """By hotkey: the address that answered last."""
 
@@ -93,7 +98,7 @@ class DirectLink:
                 "POST",
                 _url(address, certificate, PATH),
                 headers=headers,
-                body=self._chunks(frame.data),
+                body=memoryview(frame.data),
                 certificate=certificate,
             ) as answer:
                 body = await _bounded(answer)
@@ -104,13 +109,6 @@ class DirectLink:
         if answer.status == 200 and len(body) == SIGNATURE_BYTES:
             return body
         raise _refusal(address, answer.status, body)
-
-    async def _chunks(self, data: bytes) -> AsyncIterator[memoryview]:
-        view = memoryview(data)
-        for start in range(0, len(view), _CHUNK):
-            chunk = view[start : start + _CHUNK]
-            await self._pace.spend(len(chunk))
-            yield chunk
 
 
 def _url(address: str, certificate: str | None, path: str) -> URL:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from iota.http import UploadPace
 from iota.system.process_sockets import start_with_socket
 from iota.wire.iroh_arrivals import IrohArrivals
 from iota.wire.iroh_options import IrohOptions
@@ -132,13 +133,13 @@ class IrohChild:
             await self._end_process(errors, grace)
         return "; ".join([why, f"exit {self._process.returncode}", *list(self._errors)[-3:]])
 
-    async def push(self, peer: dict[str, Any], head_size: int, data: bytes) -> bytes:
-        """Push a frame; returns the peer's answer. Raises Unreachable or TransportError."""
+    async def push(self, peer: dict[str, Any], head_size: int, data: bytes, pace: UploadPace) -> bytes:
+        """Push a frame at `pace`; returns the peer's answer. Raises Unreachable or TransportError."""
         number, push = next(self._numbers), _Push()
         self._pushes[number] = push
         try:
             self._pipe.post_json(Kind.PUSH, number, {"peer": peer, "head": head_size, "size": len(data)})
-            await self._send(number, push, memoryview(data))
+            await self._send(number, push, memoryview(data), pace)
             return await push.answer
         except PipeError as error:
             raise Unreachable(f"the iroh process has ended: {error}") from error
@@ -153,7 +154,7 @@ class IrohChild:
         """Pass PREPARE or ADDRESSES on."""
         self._pipe.post_json(kind, 0, value)
 
-    async def _send(self, number: int, push: _Push, data: memoryview) -> None:
+    async def _send(self, number: int, push: _Push, data: memoryview, pace: UploadPace) -> None:
         sent = 0
         while sent < len(data) and not push.answer.done():
             if push.credit <= 0:
@@ -161,6 +162,7 @@ class IrohChild:
                 await push.more.wait()
                 continue
             chunk = data[sent : sent + CHUNK]
+            await pace.spend(len(chunk))
             await self._pipe.send(Kind.DATA, number, chunk)
             sent += len(chunk)
             push.credit -= len(chunk)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from iota.http import UploadPace
 from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
 from iota.settings.urls import split_host_port
 from iota.wire.frame import FrameError, head_size
@@ -63,7 +64,9 @@ class IrohLink:
         is_member_key: Callable[[str], bool],
         options: IrohOptions,
         may_dial: Callable[[str], bool],
+        pace: UploadPace,
     ) -> None:
+        self._pace = pace
         self._secret, self._options, self._may_dial = secret, options, may_dial
         self._arrivals = IrohArrivals(door, is_member_key)
         self._child: IrohChild | None = None
@@ -90,6 +93,7 @@ class IrohLink:
         options: IrohOptions | None = None,
         *,
         may_dial: Callable[[str], bool] = anywhere,
+        pace: UploadPace | None = None,
     ) -> IrohLink:
         """Start the process, and return once its endpoint is bound.
 
@@ -99,6 +103,7 @@ class IrohLink:
             is_member_key: whether a key (hex) stands in the contact of a current member that this miner
                 knows. It is asked when a connection comes, and for each frame.
             may_dial: whether an IP address that a contact names may be dialled.
+            pace: at which frames are sent.
 
         Raises LinkUnavailable.
         """
@@ -107,7 +112,7 @@ class IrohLink:
                 "the package iroh is not installed: it has wheels for Linux (x86-64, ARM64; glibc 2.28),"
                 " macOS (ARM64) and Windows (x86-64); frames go by other links"
             )
-        link = cls(secret, door, is_member_key, options or IrohOptions(), may_dial)
+        link = cls(secret, door, is_member_key, options or IrohOptions(), may_dial, pace or UploadPace(None))
         link._running = asyncio.create_task(link._run())
         try:
             await link._first
@@ -194,7 +199,7 @@ class IrohLink:
             child = self._child
             if child is None or not child.ready.is_set():
                 raise Unreachable(f"the iroh process is being started again: {self._last_end}")
-            answer = await child.push(to, head, frame.data)
+            answer = await child.push(to, head, frame.data, self._pace)
         try:
             read = read_answer(answer)
         except ValueError as error:

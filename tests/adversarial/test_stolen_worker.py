@@ -71,7 +71,7 @@ async def refused(url: str, thief: Worker, join: JoinRequest) -> None:
 
 
 async def test_a_stolen_worker_is_shut_out_and_the_owners_others_finish_the_run(tmp_path: Path) -> None:
-    options = tiny(stages=3, epochs=3)
+    options = tiny(stages=3, epochs=8)
     async with OwnersSwarm(tmp_path / "run", options, validator=True) as swarm:
         owner, thief = swarm.crew.addresses[OWNER], swarm.worker(STOLEN)
         stolen = thief.key.ss58
@@ -90,6 +90,7 @@ async def test_a_stolen_worker_is_shut_out_and_the_owners_others_finish_the_run(
         async with OrchestratorClient(None, swarm.url) as client:
             record = await client.member(stolen)
 
+    assert "could not be measured" not in swarm.run_dir.log(OWNER).read_text()
     replaced = next(m for m in status["members"] if m["hotkey"] == swarm.worker("miner-03").key.ss58)
     assert (replaced["stage"], replaced["owner"], replaced["tokens"] > 0) == (place, owner, True)
     assert not [v for v in status["verdicts"] if v["outcome"] == "fail"]

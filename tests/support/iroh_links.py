@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from iota.http import UploadPace
 from iota.protocol.contacts import Contact, IrohContact
 from iota.wire.iroh_link import IrohLink
 from iota.wire.iroh_options import IrohOptions
@@ -30,6 +31,7 @@ class IrohEnd:
 
     members: set[str]
     options: dict[str, Any]
+    pace: UploadPace | None = None
     door: MemoryDoor = field(default_factory=MemoryDoor)
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     link: IrohLink = field(init=False)
@@ -37,7 +39,9 @@ class IrohEnd:
 
     async def open(self) -> None:
         options = IrohOptions(**{"bind": (LOOPBACK,), **self.options})
-        self.link = await IrohLink.open(self.secret, self.door, self.members.__contains__, options)
+        self.link = await IrohLink.open(
+            self.secret, self.door, self.members.__contains__, options, pace=self.pace
+        )
         reached = self.link.contact()
         assert reached is not None
         self.contact = contact_of(reached)
@@ -60,10 +64,12 @@ class IrohEnd:
 
 
 @asynccontextmanager
-async def iroh_ends(count: int = 2, **options: Any) -> AsyncIterator[list[IrohEnd]]:
-    """Ends that know each other. `options` are those of `IrohOptions`."""
+async def iroh_ends(
+    count: int = 2, *, pace: UploadPace | None = None, **options: Any
+) -> AsyncIterator[list[IrohEnd]]:
+    """Ends that know each other, each of which sends at `pace`. `options` are those of `IrohOptions`."""
     members: set[str] = set()
-    ends = [IrohEnd(members, dict(options)) for _ in range(count)]
+    ends = [IrohEnd(members, dict(options), pace) for _ in range(count)]
     async with AsyncExitStack() as stack:
         for end in ends:
             await end.open()

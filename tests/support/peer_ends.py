@@ -29,7 +29,6 @@ from iota.wire.frame import FrameError, FrameHeader, decode_frame, encode_frame,
 from iota.wire.link import Link, LinkKind
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import IncomingFrame, OutgoingFrame, Transport
-from iota.wire.upload_pace import UploadPace
 from tests.support.small_spec import small_spec
 
 SPEC = small_spec()
@@ -164,7 +163,7 @@ async def open_end(
 ) -> AsyncIterator[End]:
     """An end that listens on loopback and keeps what it expects."""
     context, certificate = make_certificate() if tls else (None, None)
-    link = DirectLink(Reach(anywhere=True), UploadPace(None))
+    link = DirectLink(Reach(anywhere=True))
     hotkey, book, doorway, chooser = Hotkey.from_seed(bytes([seed]) * 32), OpenBook(), Doorway(), Chooser()
     links: dict[LinkKind, Link] = {LinkKind.DIRECT: link}
     async with serve_frames(doorway, payload_size(spec), "127.0.0.1", 0, context) as port:

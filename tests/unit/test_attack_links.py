@@ -33,7 +33,6 @@ from iota.wire.link import DoorRefused, Refusal
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Unreachable
 from iota.wire.troubles import Troubles
-from iota.wire.upload_pace import UploadPace
 from miner.core.core import ReplicaCore
 from miner.core.effects import RunOp
 from miner.core.facts import BaseHeld, FrameArrived, OpBad, OpDone, StateLoaded
@@ -238,7 +237,7 @@ async def test_an_iroh_process_that_talks_nonsense_does_not_end_the_publication_
 
 async def test_a_name_that_a_proxy_would_resolve_is_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy may stand in a network with services that no stranger is to reach."""
-    link = DirectLink(Reach(), UploadPace(None))
+    link = DirectLink(Reach())
     contact = _iroh_contact(FIRST, 1).model_copy(update={"direct": ("store.internal:80", "[::1.2.3.999]:1")})
     assert link.reaches(contact)
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.internal:3128")

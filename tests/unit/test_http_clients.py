@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from iota.chain.errors import ChainError
 from iota.chain.ledger.client import LedgerChain
@@ -28,6 +31,7 @@ from iota.swarm.watching import read_status
 from tests.support import hostile_http as attack
 from tests.support.certificates import self_signed
 from tests.support.hostile_http import Answer, Hostile, hostile
+from tests.support.store_servers import serving
 
 SHORT_S = 0.5
 FAILURES = (
@@ -153,6 +157,30 @@ async def test_an_answer_without_bounds_is_refused_in_bounded_memory(client: Cli
     await refused(client, answer)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown_kib < attack.FLOOD >> 11, "half of the flood"
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="the system offers no choice")
+async def test_connections_have_bbr_where_the_system_lets_them() -> None:
+    def control(tcp: socket.socket) -> bytes:
+        return tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+    with socket.socket() as other:
+        with suppress(OSError):
+            other.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        best = control(other)
+
+    async def open_end(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await asyncio.sleep(60)
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/", open_end)
+    async with serving(app) as url, HttpClient() as client, client.open("GET", url) as answer:
+        assert answer.connection is not None
+        assert answer.connection.transport is not None
+        assert control(answer.connection.transport.get_extra_info("socket")) == best
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)

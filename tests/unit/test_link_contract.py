@@ -18,7 +18,6 @@ from iota.wire.direct_link import DirectLink
 from iota.wire.direct_server import serve_frames
 from iota.wire.link import DoorRefused, Link, Refusal
 from iota.wire.transport import TransferRefused, TransportError, Unreachable
-from iota.wire.upload_pace import UploadPace
 from tests.support.doors import MemoryDoor, acknowledgement
 from tests.support.frames import pushed
 from tests.support.iroh_links import contact_of, iroh_ends
@@ -64,7 +63,7 @@ class _DirectEnd:
 
     def __init__(self, tls: tuple[ssl.SSLContext, str] | tuple[None, None]) -> None:
         self.door, self._tls, self._port = MemoryDoor(), tls, 0
-        self.link = DirectLink(Reach(anywhere=True), UploadPace(None))
+        self.link = DirectLink(Reach(anywhere=True))
         self._server: AsyncExitStack
 
     async def open(self) -> None:

@@ -1,4 +1,4 @@
-"""The most that a miner sends to its peers and the store in a second (`--max-upload`)."""
+"""The most that a process sends of frames and objects in a second (`--max-upload`)."""
 
 from __future__ import annotations
 

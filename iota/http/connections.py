@@ -18,11 +18,9 @@ class ConnectionGuard:
     aiohttp limits the time between requests, but not the time until a connection's first one.
     """
 
-    def __init__(
-        self, header_s: float, limit: int, total: int | None = None, rate: float | None = None
-    ) -> None:
-        """`limit` is that of one source (`source_of`), `total` that of all; None is none. One source opens
-        `limit` at once, and then `rate` a second."""
+    def __init__(self, header_s: float, limit: int, total: int, rate: float | None = None) -> None:
+        """`limit` is that of one source (`source_of`), `total` that of all. One source opens `limit` at once,
+        and then `rate` a second; None is no bound."""
         self._accepts = None if rate is None else AcceptLimits(burst=limit, rate=rate)
         self._header_s, self._limit, self._total = header_s, limit, total
         self._timers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
@@ -50,7 +48,7 @@ class ConnectionGuard:
         if self._accepts is not None and not self._accepts.allows(source, loop.time()):
             over = True
         over = over and not is_loopback(address)
-        if over or (self._total is not None and self._open.total() > self._total):
+        if over or self._open.total() > self._total:
             transport.abort()
             return False
         self._timers[transport] = loop.call_later(self._header_s, transport.abort)

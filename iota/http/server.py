@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from iota.http.client import MAX_FIELD_BYTES, MAX_FIELDS
 from iota.http.connections import ConnectionGuard
+from iota.system.open_files import most_open
 
 LINGER_S: Final = 1.0
 """After a refusal: time for the sender of a body to read it before the connection is closed."""
@@ -40,8 +41,8 @@ class ConnectionLimits:
     """Open connections of one address (of IPv6 one /64 network); loopback is exempt."""
     rate: float | None = None
     """New connections a second of one address, beyond `connections` at once; loopback is exempt."""
-    total: int | None = None
-    """Open connections of all addresses; None: as many as the system lets this process open."""
+    total: int = 1 << 16
+    """Open connections of all addresses, and no more than half of the files that this process may open."""
     shutdown_s: float = 10.0
     """Longest wait for open requests at shutdown."""
 
@@ -61,7 +62,8 @@ async def listening(
     Raises:
         PortUnavailable: the server cannot listen.
     """
-    guard = app[_GUARD] = ConnectionGuard(limits.header_s, limits.connections, limits.total, limits.rate)
+    total = min(limits.total, most_open() // 2)
+    guard = app[_GUARD] = ConnectionGuard(limits.header_s, limits.connections, total, limits.rate)
     runner = web.AppRunner(
         app,
         access_log=None,

@@ -20,6 +20,7 @@ from iota.settings.kinds import (
     HostPort,
     HttpUrl,
     Network,
+    PublicHostPort,
     Ss58,
     StoreUrl,
     Threads,
@@ -216,7 +217,7 @@ class MinerSettings(NodeSettings):
         "Address and port, of TCP and of UDP, at which peers reach this miner; port 0 is any free one.",
         "IOTA_MINER_LISTEN",
     )
-    public_address: HostPort | None = setting(
+    public_address: PublicHostPort | None = setting(
         None,
         "HOST:PORT at which peers reach this miner from outside, if a router forwards it here.",
         "IOTA_MINER_PUBLIC_ADDRESS",

@@ -69,6 +69,14 @@ def host_port(text: str) -> str:
     return f"{host.lower()}:{int(port)}"
 
 
+def public_host_port(text: str) -> str:
+    """`host_port` that others can reach. Raises ValueError for other texts, and for port 0."""
+    found = host_port(text)
+    if split_host_port(found)[1] == 0:
+        raise ValueError("its port is 0: give the one that your router forwards, as 203.0.113.7:8760")
+    return found
+
+
 def split_host_port(text: str) -> tuple[str, int]:
     """Host, without brackets, and port of what `host_port` returned."""
     host, _, port = text.rpartition(":")

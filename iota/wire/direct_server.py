@@ -23,7 +23,6 @@ from pydantic import Field
 
 from iota.http.server import ConnectionLimits, admit, listening
 from iota.spec import Frozen
-from iota.system.open_files import most_open
 from iota.wire.crumbs import Body, BrokeOff, Crumbs
 from iota.wire.frame import PREFIX_BYTES, FrameError, head_size
 from iota.wire.link import MAX_HEAD, Door, DoorRefused, Refusal
@@ -91,7 +90,7 @@ async def serve_frames(
         keepalive_s=75.0,
         connections=64,
         rate=4.0,
-        total=min(MAX_CONNECTIONS, most_open() // 2),
+        total=MAX_CONNECTIONS,
         shutdown_s=1.0,
     )
     async with listening(app, host, port, limits, tls) as url:

@@ -106,7 +106,7 @@ class _Transport(asyncio.Transport):
 async def test_who_has_an_ipv6_network_is_one_source_of_connections() -> None:
     assert source_of("2001:db8::1") == source_of("2001:db8::ffff:2") != source_of("2001:db8:0:1::1")
     assert source_of("::ffff:192.0.2.1") != source_of("::ffff:192.0.2.2")
-    guard = ConnectionGuard(10.0, 2)
+    guard = ConnectionGuard(10.0, 2, 100)
     assert [guard.opened(_Transport(), f"2001:db8::{n}") for n in range(1, 5)] == [True, True, False, False]
 
 
@@ -269,7 +269,7 @@ async def test_requests_in_a_row_that_bring_no_frame_end_their_connection(reques
 
 
 async def test_one_source_opens_connections_at_a_rate() -> None:
-    guard = ConnectionGuard(10.0, 2, rate=0.001)
+    guard = ConnectionGuard(10.0, 2, 100, rate=0.001)
     for expected in (True, True, False):
         transport = _Transport()
         assert guard.opened(transport, "192.0.2.1") is expected

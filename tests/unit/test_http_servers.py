@@ -158,3 +158,20 @@ async def test_a_connection_that_idles_is_closed(target: Target) -> None:
     path = "/healthz" if target.method == "PUT" else "/v1/info"
     answer = await answer_to(target, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 ")
+
+
+async def test_connections_take_half_of_the_files_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is for journals, stores and clients."""
+    monkeypatch.setattr("iota.http.server.most_open", lambda: 8)
+    async with ledger_target(tmp_path) as target, asyncio.timeout(10):
+        parts = urlsplit(target.url)
+        opened = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(5)]
+        *_, (reader, _last) = opened
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        opened[0][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await opened[0][0].readline()).startswith(b"HTTP/1.1 ")
+        for _, writer in opened:
+            writer.close()

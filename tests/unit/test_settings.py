@@ -165,6 +165,13 @@ def test_a_size_that_is_none_is_refused() -> None:
         MinerSettings.load(snapshot_bytes="plenty")
 
 
+def test_a_public_address_has_a_port() -> None:
+    assert MinerSettings.load(listen="[::]:0").listen == "[::]:0"
+    assert MinerSettings.load(public_address="[2001:db8::1]:8760").public_address == "[2001:db8::1]:8760"
+    with pytest.raises(ValueError, match=r"--public-address .*its port is 0"):
+        MinerSettings.load(public_address="203.0.113.7:0")
+
+
 def test_a_childs_environment_bounds_its_threads() -> None:
     assert child_environment(3)["OMP_NUM_THREADS"] == "3"
     assert child_environment(3).items() >= {"PATH": os.environ["PATH"]}.items()

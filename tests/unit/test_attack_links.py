@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from iota.http import AddressRefused, Reach
+from iota.http import AddressRefused, Reach, UploadPace
 from iota.http.accept_limits import source_of
 from iota.http.connections import ConnectionGuard
 from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
@@ -192,7 +192,7 @@ class _Child:
 
 
 async def _link(child: _Child) -> IrohLink:
-    link = IrohLink(bytes(32), MemoryDoor(), lambda key: True, IrohOptions(), anywhere)
+    link = IrohLink(bytes(32), MemoryDoor(), lambda key: True, IrohOptions(), anywhere, UploadPace(None))
     link._child = cast(Any, child)
     return link
 

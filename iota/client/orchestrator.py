@@ -296,6 +296,14 @@ class OrchestratorClient:
         body = await self._call("GET", f"/v1/epochs/{epoch}/links", signed=False)
         return _validated(_LINKS.validate_json, body, "the links do not fit their form")
 
+    async def post(self, path: str, request: BaseModel, answer: type[_Model], **how: Any) -> _Model:
+        """Another signed call (`iota.client.bridge`); `how` is as for `_ask`."""
+        return _parse(answer, await self._call("POST", path, request, **how))
+
+    async def get(self, path: str, answer: type[_Model], **how: Any) -> _Model:
+        """Another unsigned call; `how` is as for `_ask`."""
+        return _parse(answer, await self._call("GET", path, signed=False, **how))
+
     async def _call(self, method: str, path: str, request: BaseModel | None = None, **how: Any) -> bytes:
         """The body of what `_ask` returns."""
         return (await self._ask(method, path, request, **how)).body

@@ -37,6 +37,8 @@ PAUSED: Final = "run/paused"
 """Whether the run plans no further steps; set by the operator."""
 LR_FACTOR: Final = "run/lr-factor"
 """Factor on the spec's learning rate for the steps that are planned from now on; set by the operator."""
+MIN_LR_FACTOR: Final = 1e-3
+"""With less, fp32 weights may stay as they are, and a STEP that changes none looks like one that was not made."""
 MAX_LR_FACTOR: Final = 1.0
 """The spec's rate is the largest, so that every bound that follows from it holds (`iota.outer.bounds`)."""
 BEST_HELDOUT: Final = "run/best-heldout"

@@ -8,6 +8,7 @@ from iota.protocol.bridge import (
     BEST_HELDOUT,
     LR_FACTOR,
     MAX_LR_FACTOR,
+    MIN_LR_FACTOR,
     PAUSED,
     RUN,
     Set,
@@ -38,8 +39,8 @@ def fault(op: Set) -> str | None:
         return None
     if not kind.fits(op.value) or op.kind not in (None, kind) or op.rule is WriteRule.LOCK:
         return f"{op.name} is a {kind.value} without a lock"
-    if op.name == LR_FACTOR and not 0 <= float(str(op.value)) <= MAX_LR_FACTOR:
-        return f"{op.name} is between 0 and {MAX_LR_FACTOR:g}: the spec's rate is the largest"
+    if op.name == LR_FACTOR and not MIN_LR_FACTOR <= float(str(op.value)) <= MAX_LR_FACTOR:
+        return f"{op.name} is between {MIN_LR_FACTOR:g} and {MAX_LR_FACTOR:g} times the spec's rate"
     return None
 
 

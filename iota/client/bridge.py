@@ -11,8 +11,6 @@ from pydantic import JsonValue
 
 from iota.client.orchestrator import OrchestratorClient
 from iota.protocol.bridge import (
-    ChangeKind,
-    ChangeView,
     Delete,
     GetReply,
     GetRequest,
@@ -56,7 +54,13 @@ class BridgeClient:
 
     async def list(self, prefix: str = "") -> list[VariableView]:
         """The variables under a prefix, by name; each as it was at some moment of the call."""
-        return [variable async for variable in self._listed(prefix, "")]
+        found: list[VariableView] = []
+        more = True
+        while more:
+            page = await self._page(prefix, found[-1].name if found else "")
+            found += page.variables
+            more = page.more and bool(page.variables)
+        return found
 
     async def watch(self, prefix: str = "", revision: int | None = None) -> AsyncIterator[WatchReply]:
         """What changes under a prefix after a revision, without an end; the client must be signed.
@@ -67,8 +71,8 @@ class BridgeClient:
         while True:
             request = WatchRequest(prefix=prefix, revision=revision, wait_s=WAIT_S)
             found = await self._client.post("/v1/bridge/watch", request, WatchReply, wait_s=WAIT_S)
-            if found.snapshot and found.more:
-                found = await self._whole(prefix, found)
+            while found.snapshot and found.more:
+                found = found.with_page(await self._page(prefix, found.changes[-1].name))
             if found.snapshot or found.changes:
                 yield found
             revision = found.revision
@@ -102,29 +106,9 @@ class BridgeClient:
 
     # ---- parts ---------------------------------------------------------------------------------
 
-    async def _listed(self, prefix: str, after: str) -> AsyncIterator[VariableView]:
-        while True:
-            found = await self._page(prefix, after)
-            for variable in found.variables:
-                yield variable
-            if not found.more or not found.variables:
-                return
-            after = found.variables[-1].name
-
     async def _page(self, prefix: str, after: str) -> ListReply:
         if self._signed:
             request = ListRequest(prefix=prefix, after=after)
             return await self._client.post("/v1/bridge/list", request, ListReply)
         query = urlencode({"prefix": prefix, "after": after})
         return await self._client.get(f"/v1/bridge/list?{query}", ListReply)
-
-    async def _whole(self, prefix: str, first: WatchReply) -> WatchReply:
-        """A snapshot with all its pages. Changes meanwhile come again after its revision."""
-        changes = list(first.changes)
-        async for variable in self._listed(prefix, changes[-1].name):
-            changes.append(
-                ChangeView(
-                    revision=variable.version, kind=ChangeKind.SET, name=variable.name, variable=variable
-                )
-            )
-        return first.model_copy(update={"more": False, "changes": tuple(changes)})

@@ -38,7 +38,7 @@ PAUSED: Final = "run/paused"
 LR_FACTOR: Final = "run/lr-factor"
 """Factor on the spec's learning rate for the steps that are planned from now on; set by the operator."""
 MIN_LR_FACTOR: Final = 1e-3
-"""With less, fp32 weights may stay as they are, and a STEP that changes none looks like one that was not made."""
+"""With less, fp32 weights may stay as they are: a STEP would look like one that was not made."""
 MAX_LR_FACTOR: Final = 1.0
 """The spec's rate is the largest, so that every bound that follows from it holds (`iota.outer.bounds`)."""
 BEST_HELDOUT: Final = "run/best-heldout"
@@ -283,6 +283,15 @@ class WatchReply(Frozen):
     more: bool
     """Of a snapshot: further variables are listed after the last one. Else: further changes are there."""
     changes: tuple[ChangeView, ...]
+
+    def with_page(self, page: ListReply) -> Self:
+        """A snapshot with its next page. What changed meanwhile comes again after its revision."""
+        listed = (
+            ChangeView(revision=v.version, kind=ChangeKind.SET, name=v.name, variable=v)
+            for v in page.variables
+        )
+        more = page.more and bool(page.variables)
+        return self.model_copy(update={"more": more, "changes": (*self.changes, *listed)})
 
 
 def value_text(value: JsonValue) -> str:

@@ -131,7 +131,7 @@ class WholePlan(Frozen):
 
 
 def allows_rate(spec: RunSpec, plan: PlanShare | WholePlan) -> bool:
-    """Whether a plan's learning rate is the spec's, times a factor that the operator may set (`LR_FACTOR`)."""
+    """Whether a plan's learning rate is the spec's times a factor that an operator may set (`LR_FACTOR`)."""
     rate = spec.learning_rate(plan.epoch, plan.step)
     return (1 - _SLACK) * MIN_LR_FACTOR * rate <= plan.learning_rate <= (1 + _SLACK) * MAX_LR_FACTOR * rate
 

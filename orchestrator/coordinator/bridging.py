@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from iota.protocol.bridge import BEST_HELDOUT
 from iota.protocol.heldout import BaseLoss
-from orchestrator.bridge import Writer, write
+from orchestrator.bridge import Refusal, Writer, write
 from orchestrator.bridge.run_variables import is_of_run, is_paused, lr_factor
 from orchestrator.coordinator.entries import Bridged
 from orchestrator.coordinator.state import RunState
 
+_UNDONE: Final = Refusal("the orchestrator could not do it: report this to its operator")
+
 
 def take_write(run: RunState, entry: Bridged) -> None:
     """Do a write, or refuse it: `Bridge.outcome` says which."""
+    run.bridge.outcome = _UNDONE  # a bug must not answer with what came of another write
     writer = Writer(entry.hotkey, entry.operator, is_member(run, entry.hotkey))
     run.bridge.outcome = write(run.bridge, writer, entry.write, run.now)
     run.dirty = run.dirty or any(is_of_run(op.name) for op in entry.write.ops)

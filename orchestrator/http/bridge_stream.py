@@ -14,6 +14,11 @@ from orchestrator.http.bridge_waits import BridgeWaits
 QUIET_S: Final = 15.0
 """Time without a change after which a stream gets a comment, so that a dead connection is noticed."""
 
+_MAX_KEPT: Final = 256
+"""Events that are kept for further streams: those of few prefixes, since most are up to date."""
+_MAX_KEPT_BYTES: Final = 64 << 10
+"""Of one of them."""
+
 
 class BridgeStreams:
     """The open streams."""
@@ -57,7 +62,7 @@ class BridgeStreams:
 
     def _event(self, prefix: str, at: int | None) -> tuple[int, bytes]:
         """What a stream at this revision gets next, and the revision that it then has; empty for nothing."""
-        if self._events_of != self._bridge.revision:
+        if self._events_of != self._bridge.revision or len(self._events) > _MAX_KEPT:
             self._events_of = self._bridge.revision
             self._events.clear()
         key = prefix, -1 if at is None else at
@@ -67,7 +72,9 @@ class BridgeStreams:
             if found.snapshot or found.changes:
                 name = f"{self._run[:16]}-{found.revision}"
                 event = b"id: " + name.encode() + b"\ndata: " + watch_text(found) + b"\n\n"
-            known = self._events[key] = found.revision, event
+            known = found.revision, event
+            if len(event) <= _MAX_KEPT_BYTES:
+                self._events[key] = known
         return known
 
     def _seen(self, request: web.Request, revision: int | None) -> int | None:

@@ -21,7 +21,9 @@ OPERATOR = fake_hotkey(99)
 
 
 def the_spec() -> RunSpec:
-    return tiny_spec(stages=2, replicas=1, epochs=2, steps=4, microbatches=2, pipeline=Pipeline.SYNC, credit=2)
+    return tiny_spec(
+        stages=2, replicas=1, epochs=2, steps=4, microbatches=2, pipeline=Pipeline.SYNC, credit=2
+    )
 
 
 def write(driven: Driven, *ops: Op, by: str = OPERATOR) -> None:

@@ -66,6 +66,16 @@ async def test_the_operator_writes_and_anyone_reads_what_is_public(tmp_path: Pat
         assert [v.name for v in await boss.list()] == ["run/note", "team/secret"]
 
 
+async def test_the_operator_need_be_no_member_and_takes_no_other_calls_for_it(tmp_path: Path) -> None:
+    async with orchestrator(tmp_path / "j") as running, operator(running) as boss:
+        running.members.only = set()
+        await boss.set("run/note", 1)
+        async with running.client(ORCHESTRATOR, retry_for_s=0.0) as client:
+            with pytest.raises(Problem) as caught:
+                await client.contacts(None, [])
+            assert caught.value.type is ProblemType.NOT_JOINED
+
+
 async def test_members_write_what_is_theirs_and_strangers_nothing(tmp_path: Path) -> None:
     async with orchestrator(tmp_path / "j") as running, node(running, b"a") as ann:
         own = f"node/{ann.hotkey.ss58}/state"

@@ -1,7 +1,8 @@
 """How soon watchers hear of a change: 1,000 streams of one orchestrator, whose process has one core.
 
 The orchestrator is the product's server in a process of its own, on one core, with its journal on disk; the
-watchers are one process on the other cores, with a socket each. The operator sets a public variable to the
+watchers are one process on the other cores, with a socket each. `server_cpu_ms` is what a change costs the server
+on a machine that others use too. The operator sets a public variable to the
 time of the call, again and again. A delivery is from there, before the request is signed, until a watcher has
 read the change: signature, journal and the other watchers are in it. JSON on stdout.
 
@@ -27,6 +28,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iota.client.bridge import BridgeClient
@@ -79,7 +81,7 @@ async def measure(watchers: int, changes: int, pause_s: float) -> dict[str, Any]
             async with client:
                 bridge = BridgeClient(client)
                 await bridge.set(NAME, 1)
-                delays, writes = await _watched(bridge, server.url, watchers, changes, pause_s, cores)
+                delays, writes, cpu_s = await _watched(bridge, server, watchers, changes, pause_s)
     return {
         "watchers": watchers,
         "changes": changes,
@@ -89,6 +91,7 @@ async def measure(watchers: int, changes: int, pause_s: float) -> dict[str, Any]
         "deliveries": len(delays),
         "delivery_ms": {name: round(float(np.percentile(delays, q)), 1) for name, q in QUANTILES.items()},
         "acknowledged_ms": round(float(np.median(writes)), 1),
+        "server_cpu_ms": round(1e3 * cpu_s / changes, 1),
         "goal_p99_ms": GOAL_MS,
     }
 
@@ -97,11 +100,12 @@ QUANTILES = {"p50": 50, "p90": 90, "p99": 99, "most": 100}
 
 
 async def _watched(
-    bridge: BridgeClient, url: str, watchers: int, changes: int, pause_s: float, cores: list[int]
-) -> tuple[list[float], list[float]]:
-    """The deliveries, and how long each write took, in ms."""
+    bridge: BridgeClient, server: Process, watchers: int, changes: int, pause_s: float
+) -> tuple[list[float], list[float], float]:
+    """The deliveries and how long each write took, in ms, and the server's CPU time meanwhile in seconds."""
+    cores = sorted(os.sched_getaffinity(0))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, "--watch", url, "--watchers", str(watchers),
+        sys.executable, __file__, "--watch", server.url, "--watchers", str(watchers),
         stdout=subprocess.PIPE, limit=1 << 24,
     )  # fmt: skip
     assert process.stdout is not None
@@ -109,6 +113,7 @@ async def _watched(
         os.sched_setaffinity(process.pid, set(cores[1:]) or set(cores))
         async with asyncio.timeout(_LIMIT_S):
             await process.stdout.readline()  # all have the snapshot
+        began = _cpu_s(server.pid)
         delays: list[float] = []
         writes: list[float] = []
         for _ in range(changes):
@@ -118,10 +123,16 @@ async def _watched(
             async with asyncio.timeout(_LIMIT_S):
                 delays += json.loads(await process.stdout.readline())
             await asyncio.sleep(pause_s)
+        cpu_s = _cpu_s(server.pid) - began
     finally:
         process.kill()
         await process.wait()
-    return delays, writes
+    return delays, writes, cpu_s
+
+
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,20 @@ from iota.protocol.bridge import MAX_PAGE, Set
 from iota.protocol.problems import Problem, ProblemType
 from tests.support.orchestrators import ORCHESTRATOR, Running, orchestrator
 
-Iota = Callable[..., "asyncio.Future[Result]"]
 
-
-@pytest.fixture
-def wallet(tmp_path: Path) -> list[str]:
-    """Flags that name a wallet with the operator's key."""
-    path = hotkey_path("w", "boss", tmp_path)
+def keep_key(path: Path) -> None:
+    """Write the operator's key to a file of a wallet."""
     path.parent.mkdir(parents=True)
     seed = "0x" + (b"o" * 32).hex()
     path.write_text(
         json.dumps({"secretSeed": seed, "ss58Address": ORCHESTRATOR.ss58, "accountId": "", "publicKey": ""})
     )
+
+
+@pytest.fixture
+def wallet(tmp_path: Path) -> list[str]:
+    """Flags that name a wallet with the operator's key."""
+    keep_key(hotkey_path("w", "boss", tmp_path))
     return ["--wallet.name", "w", "--wallet.hotkey", "boss", "--wallet.path", str(tmp_path)]
 
 
@@ -62,6 +63,17 @@ async def test_what_was_set_is_got_and_listed(tmp_path: Path, wallet: list[str])
         assert missing.exit_code != 0
         await out(running, wallet, "delete", "team/x")
         assert "team/x" not in await out(running, wallet, "list", "--sign")
+
+
+async def test_the_folder_of_a_run_of_iota_up_has_its_operators_key(tmp_path: Path) -> None:
+    keep_key(hotkey_path("swarm", "orchestrator", tmp_path / "run" / "wallets"))
+    async with orchestrator(tmp_path / "j") as running:
+        (tmp_path / "run" / "run.json").write_text(json.dumps({"url": running.url}))
+        here = ["--run-dir", str(tmp_path / "run")]
+        for command in (["set", "run/paused", "true"], ["get", "run/paused"], ["list", "run", "--sign"]):
+            result = await asyncio.to_thread(CliRunner().invoke, cli.app, [*command, *here])
+            assert result.exit_code == 0, (result.output, result.exception)
+        assert running.coordinator.state.bridge.value("run/paused") == "true"
 
 
 async def test_a_write_that_is_not_taken_says_why(tmp_path: Path, wallet: list[str]) -> None:

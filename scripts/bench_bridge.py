@@ -1,10 +1,10 @@
 """How soon watchers hear of a change: 1,000 streams of one orchestrator, whose process has one core.
 
 The orchestrator is the product's server in a process of its own, on one core, with its journal on disk; the
-watchers are one process on the other cores, with a socket each. `server_cpu_ms` is what a change costs the server
-on a machine that others use too. The operator sets a public variable to the
+watchers are one process on the other cores, with a socket each. The operator sets a public variable to the
 time of the call, again and again. A delivery is from there, before the request is signed, until a watcher has
-read the change: signature, journal and the other watchers are in it. JSON on stdout.
+read the change: signature, journal and the other watchers are in it. `server_cpu_ms` is what a change costs
+the server, which says more than deliveries do where others use the machine. JSON on stdout.
 
     python scripts/bench_bridge.py              # half a minute; wants two cores that nobody else uses
     python scripts/bench_bridge.py --smoke      # does it run at all; seconds

@@ -4,7 +4,7 @@
 """
 
 from orchestrator.bridge.bridge import Bridge, Writer
-from orchestrator.bridge.reading import Reader, changes_after, find, page
+from orchestrator.bridge.reading import changes_after, find, page
 from orchestrator.bridge.refusals import Conflict, Forbidden, Refusal, Unfit
 from orchestrator.bridge.writing import decide, write
 
@@ -12,7 +12,6 @@ __all__ = [
     "Bridge",
     "Conflict",
     "Forbidden",
-    "Reader",
     "Refusal",
     "Unfit",
     "Writer",

@@ -21,8 +21,6 @@ MAX_CHANGE_BYTES: Final = 8 << 20
 """Of their values, likewise."""
 MAX_DONE: Final = 64
 """Newest writes of a writer that are known when they come again."""
-
-
 MAX_VOID: Final = 1024
 """Times in the heap that have become void, beyond those that may stand."""
 
@@ -58,6 +56,8 @@ class Bridge:
     variables: dict[str, Variable] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     """In order."""
+    public: list[str] = field(default_factory=list)
+    """Those that anyone may read, in order: a stranger costs no look at the others."""
     rights: RuleBook = field(default_factory=RuleBook)
     changes: deque[Change] = field(default_factory=deque)
     changes_size: int = 0
@@ -110,13 +110,17 @@ class Bridge:
         before = self.variables.pop(name, None)
         if before is not None:
             self._count(before, -1)
+        public = self.rights.is_public(name)
         if variable is None:
-            del self.names[bisect_left(self.names, name)]
+            _remove(self.names, name)
+            _remove(self.public, name)
         else:
             self.variables[name] = variable
             self._count(variable, 1)
             if before is None:
                 insort(self.names, name)
+                if public:
+                    insort(self.public, name)
             ends = (variable.expires, None if variable.lease is None else variable.lease.until)
             for end in ends:
                 if end is not None:
@@ -125,7 +129,8 @@ class Bridge:
                 self._drop_void()
         self._rule(name, variable)
         self.revision = revision
-        self._remember(Change(revision, gone if variable is None else ChangeKind.SET, name, variable))
+        kind = gone if variable is None else ChangeKind.SET
+        self._remember(Change(revision, kind, name, variable, public))
 
     def note_done(self, writer: str, request: str, revision: int) -> None:
         """Remember a write, so that it is known when it comes again."""
@@ -134,14 +139,15 @@ class Bridge:
         if len(done) > MAX_DONE:
             del done[next(iter(done))]
 
-    def names_under(self, prefix: str, after: str = "") -> Iterator[str]:
-        """The names under a prefix that come after the name `after`, in order."""
-        if prefix in self.variables and prefix > after:
+    def names_under(self, prefix: str, after: str = "", *, public: bool = False) -> Iterator[str]:
+        """The names under a prefix that come after the name `after`, in order; all, or the public ones."""
+        names = self.public if public else self.names
+        if prefix > after and (at := bisect_left(names, prefix)) < len(names) and names[at] == prefix:
             yield prefix
         low, high = (f"{prefix}/", f"{prefix}0") if prefix else ("", "\x7f")  # "0" follows "/"
-        at = bisect_left(self.names, max(low, f"{after}\0"))
-        while at < len(self.names) and self.names[at] < high:
-            yield self.names[at]
+        at = bisect_left(names, max(low, f"{after}\0"))
+        while at < len(names) and names[at] < high:
+            yield names[at]
             at += 1
 
     def _drop_void(self) -> None:
@@ -165,6 +171,10 @@ class Bridge:
         self.rights.rules.pop(prefix, None)
         if variable is not None:
             self.rights.rules[prefix] = Rights.model_validate_json(variable.text)
+        for name in list(self.names_under(prefix)):
+            _remove(self.public, name)
+            if self.rights.is_public(name):
+                insort(self.public, name)
 
     def _remember(self, change: Change) -> None:
         """Keep a change, and forget the oldest beyond the bounds: a write's changes all or none."""
@@ -174,3 +184,10 @@ class Bridge:
             self.forgotten = self.changes[0].revision
             while self.changes and self.changes[0].revision == self.forgotten:
                 self.changes_size -= self.changes.popleft().size
+
+
+def _remove(names: list[str], name: str) -> None:
+    """Take a name out of a list in order, if it is there."""
+    at = bisect_left(names, name)
+    if at < len(names) and names[at] == name:
+        del names[at]

@@ -1,4 +1,7 @@
-"""What readers get: a variable, a page of them, the changes after a revision. Texts are made once for all."""
+"""What readers get: a variable, a page of them, the changes after a revision. Texts are made once for all.
+
+`trusted` readers are members and the operator: they get everything, others what is public.
+"""
 
 from __future__ import annotations
 
@@ -35,29 +38,16 @@ class Changes:
     changes: list[Change]
 
 
-class Reader:
-    """Who reads: members and the operator everything, others what is public."""
-
-    def __init__(self, bridge: Bridge, *, trusted: bool) -> None:
-        self._bridge, self._trusted = bridge, trusted
-
-    def may_read(self, name: str) -> bool:
-        """Whether the reader may know of a variable of this name."""
-        return self._trusted or self._bridge.rights.is_public(name)
-
-
-def find(bridge: Bridge, reader: Reader, name: str) -> Variable | None:
+def find(bridge: Bridge, name: str, *, trusted: bool) -> Variable | None:
     """A variable; None where there is none, or the reader may not know of it."""
-    return bridge.variables.get(name) if reader.may_read(name) else None
+    return bridge.variables.get(name) if trusted or bridge.rights.is_public(name) else None
 
 
-def page(bridge: Bridge, reader: Reader, prefix: str, after: str = "") -> Page:
+def page(bridge: Bridge, prefix: str, after: str = "", *, trusted: bool) -> Page:
     """The variables under a prefix from the name `after` on, exclusive: one page."""
     found: list[Variable] = []
     size = 0
-    for name in bridge.names_under(prefix, after):
-        if not reader.may_read(name):
-            continue
+    for name in bridge.names_under(prefix, after, public=not trusted):
         variable = bridge.variables[name]
         size += variable.size
         if len(found) == MAX_PAGE or (found and size > MAX_PAGE_BYTES):
@@ -66,14 +56,15 @@ def page(bridge: Bridge, reader: Reader, prefix: str, after: str = "") -> Page:
     return Page(bridge.revision, found, more=False)
 
 
-def changes_after(bridge: Bridge, reader: Reader, prefix: str, revision: int | None) -> Changes:
+def changes_after(bridge: Bridge, prefix: str, revision: int | None, *, trusted: bool) -> Changes:
     """The changes under a prefix with revisions above `revision`: a page of them, but a write's all together.
 
+    Strangers get those of variables that were public when they changed.
     None, a revision whose followers are not all kept, or one that this run has not reached: a snapshot.
     """
     if revision is None or not bridge.forgotten <= revision <= bridge.revision:
-        first = page(bridge, reader, prefix)
-        as_set = [Change(v.version, ChangeKind.SET, v.name, v) for v in first.variables]
+        first = page(bridge, prefix, trusted=trusted)
+        as_set = [Change(v.version, ChangeKind.SET, v.name, v, True) for v in first.variables]
         return Changes(bridge.revision, True, first.more, as_set)
     found: list[Change] = []
     size, last = 0, revision
@@ -81,7 +72,7 @@ def changes_after(bridge: Bridge, reader: Reader, prefix: str, revision: int | N
         if change.revision > last and (len(found) >= MAX_PAGE or size > MAX_PAGE_BYTES):
             return Changes(last, False, True, found)
         last = change.revision
-        if is_under(change.name, prefix) and reader.may_read(change.name):
+        if (trusted or change.public) and is_under(change.name, prefix):
             found.append(change)
             size += change.size
     return Changes(bridge.revision, False, False, found)

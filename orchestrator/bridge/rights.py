@@ -72,7 +72,7 @@ class RuleBook:
         if parts[0] in ("run", RIGHTS):
             return _PUBLIC
         if parts[0] == NODE:
-            return Rights(write=(parts[1],)) if len(parts) > 2 else _DEFAULT
+            return _DEFAULT
         for length in range(len(parts), 0, -1):
             if (found := self.rules.get("/".join(parts[:length]))) is not None:
                 return found
@@ -80,6 +80,9 @@ class RuleBook:
 
     def may_write(self, name: str, hotkey: str, owner: str | None) -> bool:
         """Whether a member may write a name; `owner` is who made the variable, None where there is none."""
+        parts = name.split("/")
+        if parts[0] == NODE:
+            return len(parts) > 2 and parts[1] == hotkey
         match self.of(name).write:
             case Writers.OPERATOR:
                 return False

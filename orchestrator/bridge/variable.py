@@ -62,6 +62,8 @@ class Change:
     name: str
     variable: Variable | None
     """As it was then; None where it is gone."""
+    public: bool
+    """Whether anyone might read the variable then."""
 
     @property
     def size(self) -> int:

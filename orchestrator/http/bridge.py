@@ -17,7 +17,6 @@ from orchestrator.bridge import (
     Bridge,
     Conflict,
     Forbidden,
-    Reader,
     Refusal,
     Writer,
     changes_after,
@@ -78,18 +77,21 @@ class BridgeCalls:
 
     async def get(self, call: Call) -> bytes:
         """POST /v1/bridge/get: a GetReply."""
-        return self._get(self._member(call.hotkey), parse(GetRequest, call.body))
+        self._writer(call.hotkey)
+        return self._get(parse(GetRequest, call.body), trusted=True)
 
     async def list(self, call: Call) -> bytes:
         """POST /v1/bridge/list: a ListReply."""
-        return self._list(self._member(call.hotkey), parse(ListRequest, call.body))
+        self._writer(call.hotkey)
+        return self._list(parse(ListRequest, call.body), trusted=True)
 
     async def watch(self, call: Call) -> bytes:
         """POST /v1/bridge/watch: a WatchReply, once there is a change, or at the timeout."""
-        reader, request = self._member(call.hotkey), parse(WatchRequest, call.body)
+        self._writer(call.hotkey)
+        request = parse(WatchRequest, call.body)
         end = time.monotonic() + min(request.wait_s, self._wait_s)
         while True:
-            found = changes_after(self._bridge, reader, request.prefix, request.revision)
+            found = changes_after(self._bridge, request.prefix, request.revision, trusted=True)
             if found.snapshot or found.changes or not await self._waits.changed(end - time.monotonic()):
                 return watch_text(found)
 
@@ -97,11 +99,11 @@ class BridgeCalls:
 
     async def open_get(self, request: web.Request) -> web.Response:
         """GET /v1/bridge/get?name=NAME: a GetReply; what is not public is as if it were not there."""
-        return _json(self._get(self._stranger(), _query(GetRequest, request)))
+        return _json(self._get(_query(GetRequest, request), trusted=False))
 
     async def open_list(self, request: web.Request) -> web.Response:
         """GET /v1/bridge/list[?prefix=PREFIX&after=NAME]: a ListReply of what is public."""
-        return _json(self._list(self._stranger(), _query(ListRequest, request)))
+        return _json(self._list(_query(ListRequest, request), trusted=False))
 
     async def open_stream(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/bridge/stream[?prefix=PREFIX&revision=N]: server-sent events, each a WatchReply.
@@ -128,18 +130,11 @@ class BridgeCalls:
             raise Problem(ProblemType.NOT_JOINED, f"{hotkey} is no member of this run: POST /v1/join first")
         return Writer(hotkey, operator, member)
 
-    def _member(self, hotkey: str) -> Reader:
-        self._writer(hotkey)
-        return Reader(self._bridge, trusted=True)
+    def _get(self, request: GetRequest, *, trusted: bool) -> bytes:
+        return variable_text(self._bridge.revision, find(self._bridge, request.name, trusted=trusted))
 
-    def _stranger(self) -> Reader:
-        return Reader(self._bridge, trusted=False)
-
-    def _get(self, reader: Reader, request: GetRequest) -> bytes:
-        return variable_text(self._bridge.revision, find(self._bridge, reader, request.name))
-
-    def _list(self, reader: Reader, request: ListRequest) -> bytes:
-        return page_text(page(self._bridge, reader, request.prefix, request.after))
+    def _list(self, request: ListRequest, *, trusted: bool) -> bytes:
+        return page_text(page(self._bridge, request.prefix, request.after, trusted=trusted))
 
     def _known(self, writer: Writer, request: WriteRequest) -> int | Refusal | None:
         """What comes of a write by the present state; None where it is to be journaled."""

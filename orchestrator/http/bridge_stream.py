@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.bridge import Bridge, Reader, changes_after
+from orchestrator.bridge import Bridge, changes_after
 from orchestrator.http.bridge_texts import watch_text
 from orchestrator.http.bridge_waits import BridgeWaits
 
@@ -67,7 +67,7 @@ class BridgeStreams:
             self._events.clear()
         key = prefix, -1 if at is None else at
         if (known := self._events.get(key)) is None:
-            found = changes_after(self._bridge, Reader(self._bridge, trusted=False), prefix, at)
+            found = changes_after(self._bridge, prefix, at, trusted=False)
             event = b""
             if found.snapshot or found.changes:
                 name = f"{self._run[:16]}-{found.revision}"

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from iota.protocol.bridge import Check, Delete, Lock, Op, Renew, Set, Unlock, WriteRequest, WriteRule
 from iota.simulate.names import fake_hotkey
-from orchestrator.bridge import Bridge, Reader, Writer, changes_after, page, write
+from orchestrator.bridge import Bridge, Writer, changes_after, page, write
 from orchestrator.bridge.bridge import Owned
 from orchestrator.coordinator import Bridged
 
 OPERATOR = Writer(fake_hotkey(8), operator=True, member=False)
 WRITERS = (OPERATOR, *(Writer(fake_hotkey(n), operator=False, member=n < 2) for n in range(3)))
-NAMES = ("a", "a/x", "a/y", "b", "rights/a", "rights/b", f"node/{fake_hotkey(0)}/n", "run/paused")
+NAMES = ("a", "a/x", "a/y", "b", "rights/a", "rights/b", f"node/{fake_hotkey(0)}/n", "node/x/y", "run/paused")
 RULES: list[Any] = [{"write": "members", "read": "anyone"}, {"write": "owner"}, {}]
 VALUES = st.one_of(
     st.integers(-3, 3), st.booleans(), st.floats(-2, 2), st.text(max_size=3), st.sampled_from(RULES)
@@ -97,6 +97,7 @@ def test_indexes_equal_a_scan(run: list[Any]) -> None:
         assert bridge.owned == owned
         assert bridge.members_size == sum(own.size for owner, own in owned.items() if owner != "run")
         assert bridge.names == sorted(bridge.variables)
+        assert bridge.public == [name for name in bridge.names if bridge.rights.is_public(name)]
         assert set(bridge.rights.rules) == {
             name.removeprefix("rights/") for name in bridge.variables if name.startswith("rights/")
         }
@@ -125,14 +126,13 @@ def test_a_watcher_that_reconnects_misses_nothing(
     """It applies what it gets, after any breaks, and holds what a listing holds. Rules stay as they were."""
     bridge = Bridge()
     write(bridge, OPERATOR, WriteRequest(request="f" * 32, ops=(Set(name="rights/a", value=RULES[0]),)), 0.0)
-    reader = Reader(bridge, trusted=trusted)
     held: dict[str, Any] = {}
     at: int | None = None
 
     def catch_up() -> None:
         nonlocal at
         while True:
-            found = changes_after(bridge, reader, prefix, at)
+            found = changes_after(bridge, prefix, at, trusted=trusted)
             if found.snapshot:
                 held.clear()
             for change in found.changes:
@@ -151,7 +151,7 @@ def test_a_watcher_that_reconnects_misses_nothing(
         if data.draw(st.booleans()):
             catch_up()
     catch_up()
-    assert held == {v.name: v for v in page(bridge, reader, prefix).variables}
+    assert held == {v.name: v for v in page(bridge, prefix, trusted=trusted).variables}
 
 
 @given(RUNS)

@@ -29,7 +29,7 @@ from iota.protocol.bridge import (
     WriteRule,
 )
 from iota.simulate.names import fake_hotkey
-from orchestrator.bridge import Bridge, Conflict, Forbidden, Reader, Unfit, Writer, changes_after, page, write
+from orchestrator.bridge import Bridge, Conflict, Forbidden, Unfit, Writer, changes_after, page, write
 from orchestrator.bridge.bridge import MAX_CHANGES, MAX_DONE, MAX_VOID
 from orchestrator.bridge.writing import MAX_MEMBER_TTL_S, MAX_MEMBER_VARIABLES
 
@@ -58,7 +58,7 @@ def refused(bridge: Bridge, writer: Writer, *ops: Op, now: float = 0.0) -> Any:
 
 
 def names(bridge: Bridge, prefix: str = "", *, trusted: bool = True) -> list[str]:
-    return [v.name for v in page(bridge, Reader(bridge, trusted=trusted), prefix).variables]
+    return [v.name for v in page(bridge, prefix, trusted=trusted).variables]
 
 
 def test_the_last_write_wins_and_versions_grow() -> None:
@@ -161,7 +161,9 @@ def test_a_variable_keeps_its_type_and_its_rule() -> None:
 
 
 @pytest.mark.parametrize("writer", [ANN, STRANGER], ids=["member", "stranger"])
-@pytest.mark.parametrize("name", ["run/paused", "rights/a", "node", f"node/{BEN.hotkey}/a", "other/a"])
+@pytest.mark.parametrize(
+    "name", ["run/paused", "rights/a", "node", "node/x/y", f"node/{BEN.hotkey}/a", "other/a"]
+)
 def test_only_the_operator_writes_where_no_rule_says_otherwise(writer: Writer, name: str) -> None:
     bridge = Bridge()
     assert isinstance(refused(bridge, writer, Set(name=name, value=1)), Forbidden)
@@ -294,27 +296,25 @@ def test_a_write_that_only_checks_or_names_a_variable_twice_is_malformed() -> No
 
 def test_a_watcher_that_is_too_far_behind_gets_a_snapshot_that_says_so() -> None:
     bridge = Bridge()
-    reader = Reader(bridge, trusted=True)
     for number in range(MAX_CHANGES + 10):
         written(bridge, OPERATOR, Set(name="a", value=number))
-    found = changes_after(bridge, reader, "", 9)
+    found = changes_after(bridge, "", 9, trusted=True)
     assert found.snapshot
     assert [change.name for change in found.changes] == ["a"]
-    assert not changes_after(bridge, reader, "", 10).snapshot
-    assert changes_after(bridge, reader, "", bridge.revision + 1).snapshot
-    assert changes_after(bridge, reader, "", None).snapshot
+    assert not changes_after(bridge, "", 10, trusted=True).snapshot
+    assert changes_after(bridge, "", bridge.revision + 1, trusted=True).snapshot
+    assert changes_after(bridge, "", None, trusted=True).snapshot
 
 
 def test_a_watcher_gets_a_writes_changes_together() -> None:
     bridge = Bridge()
-    reader = Reader(bridge, trusted=True)
     for number in range(MAX_PAGE - 1):
         written(bridge, OPERATOR, Set(name="a", value=number))
     written(bridge, OPERATOR, Set(name="a", value=0), Set(name="b", value=0), Set(name="c", value=0))
     written(bridge, OPERATOR, Set(name="a", value=1))
-    first = changes_after(bridge, reader, "", 0)
+    first = changes_after(bridge, "", 0, trusted=True)
     assert (len(first.changes), first.more, first.revision) == (MAX_PAGE + 2, True, MAX_PAGE)
-    rest = changes_after(bridge, reader, "", first.revision)
+    rest = changes_after(bridge, "", first.revision, trusted=True)
     assert [change.revision for change in rest.changes] == [MAX_PAGE + 1]
 
 
@@ -325,7 +325,7 @@ def test_a_prefix_is_whole_parts_of_names() -> None:
     assert names(bridge, "run") == ["run", "run/a", "run/a/b"]
     assert names(bridge, "run/a") == ["run/a", "run/a/b"]
     assert names(bridge) == sorted(bridge.variables)
-    first = page(bridge, Reader(bridge, trusted=True), "run", after="run/a")
+    first = page(bridge, "run", after="run/a", trusted=True)
     assert [v.name for v in first.variables] == ["run/a/b"]
 
 
@@ -333,9 +333,8 @@ def test_a_listing_has_pages() -> None:
     bridge = Bridge()
     for number in range(MAX_PAGE + 3):
         written(bridge, OPERATOR, Set(name=f"a/{number:04}", value=1))
-    reader = Reader(bridge, trusted=True)
-    first = page(bridge, reader, "a")
-    rest = page(bridge, reader, "a", first.variables[-1].name)
+    first = page(bridge, "a", trusted=True)
+    rest = page(bridge, "a", first.variables[-1].name, trusted=True)
     assert (len(first.variables), first.more, len(rest.variables), rest.more) == (MAX_PAGE, True, 3, False)
 
 

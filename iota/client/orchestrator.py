@@ -33,7 +33,7 @@ from iota.protocol.messages import (
     ObjectRequest,
 )
 from iota.protocol.messages import Hotkey as Ss58
-from iota.protocol.problems import Problem
+from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseEpochs, BaseRecord
 from iota.protocol.run_status import MalformedStatus, take_status
@@ -357,7 +357,8 @@ class OrchestratorClient:
         status, given = answer.status, answer.headers
         if status >= 400:
             problem = Problem.from_json(status, answer.body, given.get("Retry-After"))
-            if passing(problem) is None:  # it ends a node for good: nobody else may say so
+            # Nobody else may end a node for good, or say what a variable is.
+            if passing(problem) is None or problem.type is ProblemType.CONFLICT:
                 if body is None:
                     raise UntrustedAnswer(f"{self._url} answered {path}, which is not signed, with {problem}")
                 self._check_signature(headers, status, answer.body, given.get(SIGNATURE_HEADER))

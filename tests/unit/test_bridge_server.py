@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from iota.client.bridge import BridgeClient
+from iota.client.orchestrator import UntrustedAnswer
 from iota.identity.keys import Hotkey
 from iota.protocol.bridge import MAX_PAGE, Check, Set, WatchReply, WriteRequest, WriteRule
 from iota.protocol.problems import Problem, ProblemType
@@ -109,6 +110,16 @@ async def test_a_stale_write_fails_with_the_current_variable_and_is_not_journale
             version,
         )
         assert len(list(running.journal.replay())) == before
+
+
+async def test_a_conflict_that_the_orchestrator_did_not_sign_is_believed_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with orchestrator(tmp_path / "j") as running, operator(running) as boss:
+        await boss.set("a", 1)
+        monkeypatch.setattr("orchestrator.http.middleware.sign_response", lambda *_, **__: "00" * 64)
+        with pytest.raises(UntrustedAnswer):
+            await boss.set("a", 2, expected=9)
 
 
 async def test_of_writes_at_the_same_time_one_sees_the_version(tmp_path: Path) -> None:

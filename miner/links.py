@@ -162,7 +162,6 @@ class MinerLinks:
                 self.iroh.add_addresses([f"{seen}:{ports[0]}"])
             self.book.renew()
         reached = Reached(
-            self.settings.transport,
             self._addresses,
             self.settings.public_address,
             ports[0] if ports else None,
@@ -231,6 +230,9 @@ async def open_links(
         ValueError: there is no iroh link here, and no other was wanted.
     """
     if settings.transport is Ways.STORE:
+        log.info(
+            "frames go by the object store alone, and this miner takes no connections (--transport store)"
+        )
         yield None
         return
     made = MinerLinks(settings, spec, hotkey, clients)

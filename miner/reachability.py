@@ -58,7 +58,6 @@ class Reached:
     udp_port: int | None
     """Where its iroh endpoint listens; None without one."""
     relay: str | None
-    without_iroh: str | None = None
     """Why there is no iroh endpoint though one was wanted."""
 
 
@@ -84,8 +83,6 @@ def meaning(line: Line, reached: Reached) -> list[str]:
         ports = [f"TCP {split_host_port(reached.direct[0])[1]}"] if reached.direct else []
         ports += [f"UDP {reached.udp_port}"] if reached.udp_port is not None else []
         said.append(_behind(line.seen, reached, " and ".join(ports)))
-    if reached.without_iroh is not None:
-        said.append(f"no iroh link: {reached.without_iroh}")
     return said
 
 

@@ -238,7 +238,7 @@ class MinerSettings(NodeSettings):
         "Most that frames and other objects may take of the uplink: 20Mbps (bits) or 2.5MB/s (bytes).",
         "IOTA_MINER_MAX_UPLOAD",
         unset="no bound",
-        gt=0,
+        ge=32 << 10,
     )
 
 

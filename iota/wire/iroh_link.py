@@ -224,7 +224,8 @@ class IrohLink:
             began = time.monotonic()
             why = await self._one_life()
             if not self._first.done():
-                self._first.set_exception(LinkUnavailable(f"iroh cannot be used here: {why}"))
+                at = ", ".join(self._options.bind)
+                self._first.set_exception(LinkUnavailable(f"iroh cannot be used here, at UDP {at}: {why}"))
                 return
             if time.monotonic() - began > _STABLE_S:
                 pause = _FIRST_PAUSE_S

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from iota.chain.ledger import server as ledger_server
-from iota.http.server import ConnectionLimits, admit, listening
+from iota.http.server import ConnectionLimits, PortUnavailable, admit, check_port, listening
 from iota.identity.peer_certificate import make_certificate
 from iota.store import EmbeddedStore
 from iota.store.embedded_server import make_app
@@ -161,6 +161,14 @@ async def test_a_connection_that_idles_is_closed(target: Target) -> None:
     path = "/healthz" if target.method == "PUT" else "/v1/info"
     answer = await answer_to(target, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 ")
+
+
+async def test_an_address_of_another_machine_is_told_from_a_port_in_use() -> None:
+    with pytest.raises(PortUnavailable, match="give an address of this machine"):
+        await check_port("203.0.113.7", 0)
+    async with listening(web.Application(), "127.0.0.1", 0) as url:
+        with pytest.raises(PortUnavailable, match="stop what uses it"):
+            await check_port("127.0.0.1", int(url.rpartition(":")[2]))
 
 
 async def test_connections_take_half_of_the_files_at_most(

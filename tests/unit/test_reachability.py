@@ -40,9 +40,8 @@ def test_the_line_is_told_in_words_that_people_use() -> None:
         (_reached(udp_port=None), ["peers cannot reach it", "object store"]),
         (_reached(direct=("52.12.3.4:8760",)), ["at its own address", "firewall"]),
         (_reached(public="my.host:8760"), ["at my.host:8760", "forwarded"]),
-        (_reached(without_iroh="it has no wheel here"), ["no iroh link: it has no wheel here"]),
     ],
-    ids=["router", "relay", "tcp-alone", "public", "forwarded", "no-iroh"],
+    ids=["router", "relay", "tcp-alone", "public", "forwarded"],
 )  # fmt: skip
 def test_each_place_has_its_meaning(reached: Reached, words: list[str]) -> None:
     said = " / ".join(meaning(LINE, reached))
@@ -79,3 +78,22 @@ async def test_a_miner_that_takes_no_connections_says_so(caplog: pytest.LogCaptu
     async with open_links(MinerSettings.load(transport="store"), unused, unused, unused) as links:
         assert links is None
     assert "object store alone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "idle"),
+    [
+        ({"transport": "store", "tls": True, "listen": "0.0.0.0:8760"}, ["--tls", "--listen"]),
+        ({"transport": "store", "public_address": "203.0.113.7:8760"}, ["--public-address"]),
+        ({"transport": "store", "relay": "https://relay.example"}, ["--relay"]),
+        ({"transport": "store"}, []),
+    ],
+)
+async def test_flags_that_do_nothing_are_named(
+    given: dict[str, Any], idle: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    unused: Any = None
+    async with open_links(MinerSettings.load(**given), unused, unused, unused):
+        pass
+    named = [f"{flag} does nothing with --transport store" for flag in idle]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == named

@@ -21,7 +21,7 @@ from iota.http import UploadPace
 from iota.system.process_sockets import start_with_socket
 from iota.wire.iroh_arrivals import IrohArrivals
 from iota.wire.iroh_options import IrohOptions
-from iota.wire.iroh_pipe import CHUNK, CREDIT, Kind, Message, Pipe, PipeError
+from iota.wire.iroh_pipe import CHUNK, Kind, Message, Pipe, PipeError
 from iota.wire.iroh_status import EndpointStatus
 from iota.wire.transport import TransportError, Unreachable
 
@@ -52,7 +52,8 @@ class _Push:
     """A frame on its way out."""
 
     def __init__(self) -> None:
-        self.credit = CREDIT
+        self.credit = 0
+        """Bytes that the process takes now: none before there is a stream, so that they cost no pace."""
         self.more = asyncio.Event()
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 

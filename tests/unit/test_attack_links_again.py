@@ -126,13 +126,13 @@ async def _asked_and_not_read(size: int) -> AsyncIterator[asyncio.Event]:
 
     async def give(request: web.Request) -> web.Response:
         admit(request)
+        answer = web.Response(body=bytes(size))
         try:
-            answer = web.Response(body=bytes(size))
             await answer.prepare(request)
             await answer.write_eof()
-        except ConnectionError:
-            lost.set()
-            raise
+        finally:
+            if request.transport is None:
+                lost.set()
         return answer
 
     app = web.Application()

@@ -6,6 +6,7 @@ What it says is checked as a stranger's words would be: a native library reads t
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import struct
 from collections import deque
@@ -139,7 +140,8 @@ class IrohChild:
         number, push = next(self._numbers), _Push()
         self._pushes[number] = push
         try:
-            self._pipe.post_json(Kind.PUSH, number, {"peer": peer, "head": head_size, "size": len(data)})
+            said = {"peer": peer, "head": head_size, "size": len(data)}
+            await self._pipe.send(Kind.PUSH, number, json.dumps(said).encode())  # fails where it has ended
             await self._send(number, push, memoryview(data), pace)
             return await push.answer
         except PipeError as error:

@@ -64,7 +64,6 @@ class MinerLinks:
     _addresses: tuple[str, ...] = ()
     """Of the TCP server."""
     _certificate: str | None = None
-    _without_iroh: str | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _timed: int = 0
 
@@ -132,7 +131,7 @@ class MinerLinks:
         except LinkUnavailable as error:
             if settings.transport is Ways.IROH:
                 raise ValueError(f"--transport iroh: {error}") from error
-            self._without_iroh = str(error)
+            log.warning("there is no iroh link, and frames go by others: %s", error)
         else:
             self.links[LinkKind.IROH] = self.iroh
             stack.push_async_callback(self.iroh.close)
@@ -162,12 +161,10 @@ class MinerLinks:
                 self.iroh.add_addresses([f"{seen}:{ports[0]}"])
             self.book.renew()
         reached = Reached(
-            self.settings.transport,
             self._addresses,
             self.settings.public_address,
             ports[0] if ports else None,
             self.settings.relay,
-            self._without_iroh,
         )
         for sentence in meaning(line, reached):
             log.info("%s", sentence)
@@ -236,13 +233,30 @@ async def open_links(
         PortUnavailable: --listen names a port that is in use.
         ValueError: there is no iroh link here, and no other was wanted.
     """
+    for flag in _idle_flags(settings):
+        log.warning("%s does nothing with --transport %s", flag, settings.transport)
     if settings.transport is Ways.STORE:
+        log.info(
+            "frames go by the object store alone, and this miner takes no connections (--transport store)"
+        )
         yield None
         return
     made = MinerLinks(settings, spec, hotkey, clients)
     async with AsyncExitStack() as stack:
         await made.open(stack)
         yield made
+
+
+def _idle_flags(settings: MinerSettings) -> list[str]:
+    """Flags that were given and mean nothing to the chosen links."""
+    ways = settings.transport
+    given = {
+        "--tls": settings.tls and ways not in (Ways.AUTO, Ways.DIRECT),
+        "--relay": settings.relay is not None and ways not in (Ways.AUTO, Ways.IROH),
+        "--public-address": settings.public_address is not None and ways is Ways.STORE,
+        "--listen": settings.listen != MinerSettings.listen and ways is Ways.STORE,
+    }
+    return [flag for flag, idle in given.items() if idle]
 
 
 def addresses(host: str, port: int, public: str | None, *, loopback: bool) -> list[str]:

@@ -7,6 +7,8 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, Final, Self
 
 import aiohttp
@@ -162,7 +164,7 @@ class HttpClient:
                 data=self._chunks(body) if isinstance(body, memoryview) else body or None,
                 allow_redirects=False,
                 proxy=proxy,
-                ssl=True if certificate is None else aiohttp.Fingerprint(bytes.fromhex(certificate)),
+                ssl=True if certificate is None else _pinned(certificate),
             ) as answer:
                 if 300 <= answer.status < 400:
                     raise Redirected(f"it redirects (HTTP {answer.status}), which is not followed")
@@ -257,25 +259,33 @@ def _address(host: str) -> str | None:
     return str(found[0][4][0])
 
 
-def prefer_bbr(tcp: socket.socket) -> None:
-    """Let BBR control congestion, where the system has it and lets this process choose it.
+@lru_cache(maxsize=1024)
+def _pinned(certificate: str) -> aiohttp.Fingerprint:
+    # One object for each: connections are kept by it, and it equals itself alone.
+    return aiohttp.Fingerprint(bytes.fromhex(certificate))
 
+
+def socket_to(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for a connection to `address`.
+
+    On the internet BBR controls its congestion, where the system has it and lets this process choose it.
     Others, such as Linux's cubic, take each lost packet for a full line: with half a percent of loss and
-    round trips of 40 ms one of their connections carries 5 Mbit/s (Mathis et al., 1997).
+    round trips of 40 ms one of their connections carries 5 Mbit/s (Mathis et al., 1997). BBR sends at a pace,
+    which holds up lines as fast as loopback.
     """
-    if hasattr(socket, "TCP_CONGESTION"):
+    family, kind, protocol, _, place = address
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_CONGESTION") and ip_address(str(place[0]).partition("%")[0]).is_global:
         with suppress(OSError):
-            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+    return made
 
 
 def _open_session(connections: int, on_connect: OnConnect | None) -> aiohttp.ClientSession:
     def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, place = address
         if on_connect is not None:
-            on_connect(str(place[0]))
-        made = socket.socket(family, kind, protocol)
-        prefer_bbr(made)
-        return made
+            on_connect(str(address[4][0]))
+        return socket_to(address)
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(

@@ -87,6 +87,8 @@ class _Guarded(asyncio.Protocol):
         self._address = ""
         self._passed = False
         """Whether the server's own protocol has the connection."""
+        self._early: list[bytes] = []
+        """What came with the end of TLS's handshake, before `_secure` heard of that end."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -107,16 +109,21 @@ class _Guarded(asyncio.Protocol):
         except OSError:  # also one of TLS, and of a timer of the guard
             transport.abort()
             secure = None
-        if secure is None:  # it was lost, and nobody else hears of it
+        if secure is None or self._transport is None:  # it was lost, and nobody else hears of it
             self.connection_lost(None)
             return
         self._guard.secured(transport, secure)
         self._transport, self._passed = secure, True
         self._inner.connection_made(secure)
+        for data in self._early:
+            self._inner.data_received(data)
+        self._early.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._passed:
             self._inner.data_received(data)
+        else:
+            self._early.append(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received() if self._passed else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -105,10 +106,10 @@ async def _listen(factory: Callable[[], asyncio.BaseProtocol], host: str, port: 
             factory, host, port, reuse_address=True, backlog=1024
         )
     except (OSError, OverflowError) as error:
-        raise PortUnavailable(
-            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another --port"
-            " (a miner: --listen)"
-        ) from None
+        remedy = "stop what uses it, or give another --port (a miner: --listen)"
+        if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
+            remedy = "give an address of this machine, or 0.0.0.0 for all of them"
+        raise PortUnavailable(f"cannot listen on {host} port {port} ({error}): {remedy}") from None
 
 
 def admit(request: web.Request) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import psutil
 from pydantic import ValidationError
 
 from iota.http import UploadPace
@@ -125,7 +126,9 @@ class IrohLink:
     def status(self) -> IrohStatus:
         """What the endpoint knows of its network and its peers; a second old at most."""
         endpoint = self._child.status if self._child else None
+        here = {each.address for found in psutil.net_if_addrs().values() for each in found}
         given = [*self._options.public, *self._addresses]
+        given = [each for each in given if split_host_port(each)[0] not in here]
         nat = nat_kind(endpoint, given) if endpoint else NatKind.UNKNOWN
         return IrohStatus(endpoint=endpoint, nat=nat, restarts=self._restarts, last_end=self._last_end)
 
@@ -219,7 +222,8 @@ class IrohLink:
             began = time.monotonic()
             why = await self._one_life()
             if not self._first.done():
-                self._first.set_exception(LinkUnavailable(f"iroh cannot be used here: {why}"))
+                at = ", ".join(self._options.bind)
+                self._first.set_exception(LinkUnavailable(f"iroh cannot be used here, at UDP {at}: {why}"))
                 return
             if time.monotonic() - began > _STABLE_S:
                 pause = _FIRST_PAUSE_S

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from iota.client.contact_book import ContactBook
+from iota.client.contact_book import PUBLISH_S, ContactBook
 from iota.client.node_clients import NodeClients
 from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.codec.shapes import payload_size
@@ -172,16 +172,22 @@ class MinerLinks:
             await self._tell_nat(self.iroh, reached.udp_port)
 
     async def _tell_nat(self, link: IrohLink, port: int | None) -> None:
-        """Say what kind of NAT is before this miner, and publish where peers see it; both may change."""
-        said, published = None, link.contact()
+        """Say what kind of NAT is before this miner, and publish where peers see it; both may change.
+
+        A single peer can say something else each second: each sentence stands in the log once, and pauses
+        between publications double, since a contact that changes has its neighbours measure all links anew.
+        """
+        said: set[str] = set()
+        published, renew_at, pause = link.contact(), 0.0, _NAT_S
         while True:
-            if (found := link.contact()) != published:
-                published = found
+            now = time.monotonic()
+            if (found := link.contact()) != published and now >= renew_at:
+                published, renew_at, pause = found, now + pause, min(2 * pause, PUBLISH_S)
                 self.book.renew()
             sentence = nat_meaning(link.status.nat, port)
-            if sentence is not None and sentence != said:
+            if sentence is not None and sentence not in said:
                 log.info("%s", sentence)
-                said = sentence
+                said.add(sentence)
             await asyncio.sleep(_NAT_S)
 
     def _met(self, contact: Contact) -> None:

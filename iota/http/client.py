@@ -9,12 +9,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from iota.http.hosts import proxy_for
+from iota.http.names import Names
 from iota.http.reach import AddressRefused
 from iota.http.upload_pace import UploadPace
 
@@ -28,6 +31,8 @@ MAX_FIELD_BYTES: Final = 8190
 """Largest status line or header field."""
 MAX_FIELDS: Final = 128
 """Most header fields of an answer."""
+MAX_INTERIM: Final = 8
+"""Informational answers (100 to 199) before an answer: one who sends them for ever takes the event loop."""
 
 CHUNK: Final = 1 << 18
 """Bytes of a large body that are sent at once: flow control works, and the event loop is not held up."""
@@ -222,6 +227,29 @@ async def lines(answer: aiohttp.ClientResponse, max_bytes: int) -> AsyncIterator
         yield bytes(line)
 
 
+class _Response(aiohttp.ClientResponse):
+    """An answer before which few informational ones may come."""
+
+    async def start(self, connection: Connection) -> Self:
+        protocol, left = connection.protocol, MAX_INTERIM + 1
+        assert protocol is not None
+        read = protocol.read
+
+        async def counted() -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise HttpProcessingError(code=400, message="informational answers without end")
+            return await read()
+
+        protocol.read = counted  # type: ignore[method-assign]  # aiohttp has no bound of its own
+        try:
+            await super().start(connection)
+        finally:
+            del protocol.read
+        return self
+
+
 def _address(host: str) -> str | None:
     """`host` if it is an IP address in a form that the system takes (also 127.1 or 2130706433), else None."""
     try:
@@ -261,8 +289,9 @@ def _open_session(connections: int, on_connect: OnConnect | None) -> aiohttp.Cli
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=connections, keepalive_timeout=IDLE_S, socket_factory=make_socket
+            limit=connections, keepalive_timeout=IDLE_S, socket_factory=make_socket, resolver=Names()
         ),
+        response_class=_Response,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S),
         headers={"Accept-Encoding": "identity"},
         auto_decompress=False,

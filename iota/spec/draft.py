@@ -88,6 +88,26 @@ def values_of(draft: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
+def whole(value: Any, path: str) -> int:
+    """A number above zero that other values depend on. Raises ValueError."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1 or number != float(value):
+        raise ValueError(f"{path} cannot be {value!r}: give a whole number above zero")
+    return number
+
+
+def fix_model(model: Mapping[str, Any], given: Draft, who: str) -> None:
+    """Raise ValueError where `given` has another value of the model than `model`, which `who` fixes."""
+    for path, value in values_of(given.get("model", {})):
+        ours = value_at(model, path)
+        if value != ours and str(value) != str(ours):
+            shown = "none" if value is None else value
+            raise ValueError(f"model.{path} is {shown}, and {who} the model: leave it out")
+
+
 def checked(draft: Mapping[str, Any], place: str) -> Draft:
     """The draft that was read from `place`, with `none` as None where that is a value.
 

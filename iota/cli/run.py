@@ -50,15 +50,13 @@ def rollback(
         earlier_run(lambda stack: from_journal(settings, stack, say), epoch) as earlier,
         progress_bar("rollback") as progress,
     ):
-        spec = rolled_back(
-            earlier.spec, earlier.epoch, skip_to=earlier.epochs_begun() if skip_data else None
-        )
+        spec = rolled_back(earlier.spec, earlier.epoch, skip_to=earlier.epochs_begun() if skip_data else None)
         weights = earlier.weights(folder, progress)
         made = start_from(spec, weights, lambda: opened_store(settings), say)
     with out.open("x") as file:
         file.write(made.model_dump_json(indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     typer.echo(
-        f"run {made.id}: from the base of epoch {epoch} of run {earlier.spec.id}, in {out}\nstop the old run's"
-        f" orchestrator, and start: iota-orchestrator start --spec {out} --journal NEW --store ... --manifest ..."
+        f"run {made.id}: from the base of epoch {epoch} of run {earlier.spec.id}, in {out}\n"
+        f"stop the old run's orchestrator, and start one with --spec {out} and a new --journal"
     )

@@ -37,7 +37,9 @@ def check_passes(spec: RunSpec, manifest: Manifest, most: float) -> str:
     share = f"{found:,.2f}" if found >= 0.01 else "under 0.01"
     before = spec.data.first_sequence * spec.data.sequence_length
     after = f", with the {before:,} that earlier runs have read," if before else ""
-    text = f"{spec.tokens:,} tokens{after} are {share} passes over the {manifest.tokens:,} of the training data"
+    text = (
+        f"{spec.tokens:,} tokens{after} are {share} passes over the {manifest.tokens:,} of the training data"
+    )
     if found > most:
         raise ValueError(
             f"{text}, and at most {most:g} are allowed: take more data, train for fewer epochs, or give"

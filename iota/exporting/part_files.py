@@ -41,8 +41,8 @@ async def part_files(
         error = failed.exceptions[0]
         if isinstance(error, ObjectMissing):
             raise ObjectMissing(
-                f"the base of epoch {record.epoch} is no longer stored, since the run went on: take the newest"
-                " one"
+                f"the base of epoch {record.epoch} is no longer stored, since the run went on: take the"
+                " newest one"
             ) from error
         raise error from failed
     return [read.result() for read in reads]

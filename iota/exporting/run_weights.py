@@ -102,8 +102,8 @@ async def chosen_epoch(facts: Facts, wanted: int | None) -> int:
     if wanted not in stored:
         there = ", ".join(map(str, stored)) or "none"
         raise ValueError(
-            f"the base of epoch {wanted} is not stored; there are: {there} (schedule.keep_every of a spec keeps"
-            " bases)"
+            f"the base of epoch {wanted} is not stored; there are: {there}; a run keeps those that its spec"
+            " says by schedule.keep_every"
         )
     return wanted
 
@@ -111,7 +111,7 @@ async def chosen_epoch(facts: Facts, wanted: int | None) -> int:
 def run_weights(
     facts: Facts, objects: Objects, epoch: int, folder: Path, runner: asyncio.Runner, progress: Progress
 ) -> RunWeights:
-    """The checked weights of a stored base. What is downloaded lies in `folder`, where a repeated call finds it.
+    """The checked weights of a stored base. Downloads lie in `folder`, where a repeated call finds them.
 
     Raises:
         ValueError: no room on the disk.

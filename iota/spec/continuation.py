@@ -1,4 +1,4 @@
-"""The values of a run that begins with a base of an earlier run: what goes on, and what is chosen anew. Pure."""
+"""The values of a run that begins with a base of an earlier run: what goes on, and what is new. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from iota.spec.contradictions import unused
 from iota.spec.draft import (
     STAGES,
     Draft,
+    all_values,
     checked,
     fix_model,
     merged,
@@ -41,21 +42,21 @@ _FOLLOWS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     ),
 )
 """Where one of the first is given with another value than the earlier run's, that run's values of the second
-do not go on, and are proposed as in a new run. Audit rates (`_AUDITS`) are so with any change but of epochs."""
+do not go on, and are proposed as in a new run. Audit rates are so with any change but that of epochs."""
 
 
 def continued(spec: RunSpec, epoch: int, given: Draft, *, same_data: bool) -> Draft:
     """The values of a run from the base of `epoch` of the run with `spec`, with `given` in place of its own.
 
     The learning rate goes on after the steps that are done, and the samples after those that were read where
-    the data set is the same one (`same_data`); else they begin anew. Without `schedule.epochs` the run has the
-    steps that are left of the earlier one, rounded up to whole epochs.
+    the data set is the same one (`same_data`); else these begin anew. Without `schedule.epochs` the run has
+    the steps that are left of the earlier one, rounded up to whole epochs.
 
     Raises:
-        ValueError: another shape of the model; no steps are left; or the samples that were read cannot be told,
-            since sequences or their order are others.
+        ValueError: another shape of the model; no steps are left; or the samples that were read cannot be
+            told, since sequences or their order are others.
     """
-    own = _values(spec)
+    own = all_values(spec)
     fix_model(own["model"], given, "the base of --from fixes")
     changed = {path for path, value in values_of(given) if not _same(value, _at(spec, own, path))}
     left = unused(spec) | {
@@ -87,7 +88,7 @@ def rolled_back(spec: RunSpec, epoch: int, *, skip_to: int | None = None) -> Run
 
     Raises ValueError where no epoch is left.
     """
-    values = _values(spec)
+    values = all_values(spec)
     values["init"] = None
     values["schedule"]["epochs"] = _epochs_left(spec, epoch, spec.schedule.steps)
     values["optimizer"]["first_step"] = spec.steps_before(epoch)
@@ -96,21 +97,15 @@ def rolled_back(spec: RunSpec, epoch: int, *, skip_to: int | None = None) -> Run
     return RunSpec.model_validate(values)
 
 
-def _values(spec: RunSpec) -> dict[str, Any]:
-    """All values of a spec in the form of today's version, whatever its own is."""
-    values: dict[str, Any] = spec.model_copy(update={"version": RunSpec.newest()}).model_dump(mode="json")
-    return values
-
-
 def _first_sequence(spec: RunSpec, epoch: int, given: Draft) -> int:
     """Where the samples go on. Raises ValueError where `given` makes them others."""
     for path, ours in (("data.sequence_length", spec.data.sequence_length), ("seed", spec.seed)):
         value = value_at(given, path)
         if value is not None and not _same(value, ours):
             raise ValueError(
-                f"{path} {value} gives the data other sequences, or another order, than the earlier run's {ours}:"
-                f" which of them were read cannot be told; leave it out, or give --{FIRST_SEQUENCE} 0 to read"
-                " all of them again"
+                f"{path} {value} gives the data other sequences, or another order, than the earlier run's"
+                f" {ours}: which of them were read cannot be told; leave it out, or give"
+                f" --{FIRST_SEQUENCE} 0 to read all of them again"
             )
     return spec.sequences_before(epoch)
 
@@ -120,8 +115,8 @@ def _epochs_left(spec: RunSpec, epoch: int, steps: Any) -> int:
     left = spec.steps_before(spec.schedule.epochs) - spec.steps_before(epoch)
     if left < 1:
         raise ValueError(
-            f"the earlier run has no epoch left after base {epoch}, of {spec.schedule.epochs}: give the number of"
-            " further ones with --epochs"
+            f"the earlier run has no epoch left after base {epoch}, of {spec.schedule.epochs}: give --epochs,"
+            " the number of further ones"
         )
     return -(-left // whole(steps, "schedule.steps"))
 

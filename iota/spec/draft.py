@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from iota.spec.run_spec import RunSpec
 from iota.spec.spec_fields import MADE, SWITCHES, spec_fields
 
 Draft = dict[str, Any]
@@ -50,6 +51,13 @@ PROPOSED = {
     "outer.momentum": "0, and 0.9 with replicas",
 }
 """Values that `iota.model.proposal` proposes in place of the RunSpec's defaults; what they follow from."""
+
+
+def all_values(spec: RunSpec) -> Draft:
+    """Every value of a spec as JSON values, in the form of the newest version, whatever the spec's own is."""
+    newest = spec.model_copy(update={"version": RunSpec.newest()})
+    values: Draft = newest.model_dump(mode="json")
+    return values
 
 
 def merged(*drafts: Mapping[str, Any]) -> Draft:

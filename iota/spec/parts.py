@@ -256,7 +256,7 @@ class ScheduleSpec(SpecPart):
     heldout: Count = 0
     """Held-out microbatches an epoch: the loss of its base (docs/training.md). 0: none."""
     keep_every: Annotated[Count, Since(8, before=0)] = 0
-    """Every so-many-th base stays in the store for later runs (docs/operators.md). 0: while audits need it."""
+    """Every so-many-th base stays in the store, for later runs (docs/operators.md). 0: none beyond audits."""
 
 
 class OptimizerSpec(SpecPart):

@@ -120,8 +120,8 @@ class SwarmOptions(RunOptions):
         Raises:
             ValueError: a given value that is out of bounds.
         """
-        values = merged(self.values or {}, given.get("values") or {})
-        theirs = SwarmOptions.of(**{**asdict(self), **given, "values": values})
+        draft = merged(self.values or {}, given.get("values") or {})
+        theirs = SwarmOptions.of(**{**asdict(self), **given, "values": draft})
         ours_spec, their_spec = self.draft_spec(), theirs.draft_spec()
         compared = {
             flag_name(name): (getattr(self, name), getattr(theirs, name))

@@ -1,4 +1,4 @@
-"""Where a run is read from: the folder of an `iota up`, a journal and its store, or a running orchestrator."""
+"""Where a run is read from: a folder of `iota up`, a journal and its store, or a running orchestrator."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ def _write(path: Path, data: bytes) -> None:
         write_whole(path, data)
 
 
-def _upload(
-    open_it: Callable[[], ObjectStore], work: Callable[[Callable[[str, bytes], None]], None]
-) -> None:
+def _upload(open_it: Callable[[], ObjectStore], work: Callable[[Callable[[str, bytes], None]], None]) -> None:
     """Call `work` with a function that puts one object into the store, unless it is there.
 
     A store that is away is outlasted. Raises ConditionStands where it was until the condition's end.

@@ -55,7 +55,14 @@ def test_microbatches_in_order_walk_the_sample_order(
         for step in range(steps)
         for index in range(microbatches)
         for sample in sequence_indices(
-            seed, epoch, step, index, steps=steps, microbatches=microbatches, sequences=sequences, count=count,
+            seed,
+            epoch,
+            step,
+            index,
+            steps=steps,
+            microbatches=microbatches,
+            sequences=sequences,
+            count=count,
             first=0,
         )
     ]

@@ -1,8 +1,7 @@
 """Base 0 from existing weights: its digests, which the spec pins, and its parts in the store.
 
-One piece of the weights is in memory at a time (a tensor of a Llama, a partition of another run's base), and
-one partition; with a codec that has parameters, also the initial weights of one stage, of which the codec's
-are taken.
+One piece of the weights is in memory at a time (a tensor of a Llama, a partition of another run's base), one
+partition, and the parameters of a stage's codecs.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 from blake3 import blake3
 
-from iota.model.initial import initial_weights
+from iota.model.initial_values import codec_values
 from iota.model.layout import run_shapes
 from iota.objects import BaseKey, part_sizes, start_key
 from iota.outer.base_values import BaseHasher
@@ -98,12 +97,9 @@ def _partitions(spec: RunSpec, stage: int, weights: StartWeights) -> Iterator[Ve
 
 def _vectors(spec: RunSpec, stage: int, weights: StartWeights) -> Iterator[Vector]:
     """The stage's parameters in fp32, flat, sorted by name as in `flatten`, in pieces. Raises ValueError."""
-    names = list(run_shapes(spec, stage))
-    codec = {}
-    if any(name.startswith("boundary.") for name in names):
-        codec = {n: w for n, w in initial_weights(spec, stage).items() if n.startswith("boundary.")}
-    for name in names:
+    codec = codec_values(spec, stage)
+    for name in run_shapes(spec, stage):
         if name in codec:
-            yield codec[name].numpy().reshape(-1)
+            yield codec[name].reshape(-1)
         else:
             yield from weights.pieces(name)

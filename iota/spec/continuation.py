@@ -12,6 +12,7 @@ from iota.spec.draft import (
     checked,
     fix_model,
     merged,
+    same_value,
     set_value,
     value_at,
     values_of,
@@ -58,7 +59,7 @@ def continued(spec: RunSpec, epoch: int, given: Draft, *, same_data: bool) -> Dr
     """
     own = all_values(spec)
     fix_model(own["model"], given, "the base of --from fixes")
-    changed = {path for path, value in values_of(given) if not _same(value, _at(spec, own, path))}
+    changed = {path for path, value in values_of(given) if not same_value(value, _at(spec, own, path))}
     left = unused(spec) | {
         path for causes, paths in _FOLLOWS if not changed.isdisjoint(causes) for path in paths
     }
@@ -101,7 +102,7 @@ def _first_sequence(spec: RunSpec, epoch: int, given: Draft) -> int:
     """Where the samples go on. Raises ValueError where `given` makes them others."""
     for path, ours in (("data.sequence_length", spec.data.sequence_length), ("seed", spec.seed)):
         value = value_at(given, path)
-        if value is not None and not _same(value, ours):
+        if value is not None and not same_value(value, ours):
             raise ValueError(
                 f"{path} {value} gives the data other sequences, or another order, than the earlier run's"
                 f" {ours}: which of them were read cannot be told; leave it out, or give"
@@ -124,19 +125,3 @@ def _epochs_left(spec: RunSpec, epoch: int, steps: Any) -> int:
 def _at(spec: RunSpec, own: Draft, path: str) -> Any:
     """What a run has for a path of a draft."""
     return spec.layout.stages if path == STAGES else value_at(own, path)
-
-
-def _same(value: Any, ours: Any) -> bool:
-    """Whether a value that was given, perhaps as text, is the one that a spec has."""
-    if isinstance(ours, list):
-        given = value.split(",") if isinstance(value, str) else value
-        return isinstance(given, list | tuple) and list(map(_plain, given)) == list(map(_plain, ours))
-    return value is ours or value == ours or _plain(value) == _plain(ours)
-
-
-def _plain(value: Any) -> Any:
-    """A number for a text that is one, so that 1e-3 and 0.001 are the same."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return str(value).lower()

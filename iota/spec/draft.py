@@ -107,11 +107,27 @@ def whole(value: Any, path: str) -> int:
     return number
 
 
+def same_value(value: Any, ours: Any) -> bool:
+    """Whether a value that was given, perhaps as text, is the one that a spec has, as a JSON value."""
+    if isinstance(ours, list):
+        given = value.split(",") if isinstance(value, str) else value
+        return isinstance(given, list | tuple) and list(map(_plain, given)) == list(map(_plain, ours))
+    return bool(value == ours) or _plain(value) == _plain(ours)
+
+
+def _plain(value: Any) -> float | str:
+    """A number for a text that is one, so that 1e-3 and 0.001 are the same."""
+    try:
+        return str(value).lower() if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return str(value).lower()
+
+
 def fix_model(model: Mapping[str, Any], given: Draft, who: str) -> None:
     """Raise ValueError where `given` has another value of the model than `model`, which `who` fixes."""
     for path, value in values_of(given.get("model", {})):
         ours = value_at(model, path)
-        if value != ours and str(value) != str(ours):
+        if not same_value(value, ours):
             shown = "none" if value is None else value
             raise ValueError(f"model.{path} is {shown}, and {who} the model: leave it out")
 

@@ -114,6 +114,20 @@ def test_another_model_is_refused() -> None:
         after(1, "model.preset=small")
 
 
+def test_the_same_values_as_before_change_nothing() -> None:
+    given = [
+        *("model.rope_theta=500000", "model.depth_scaled_init=true", "layout.cuts=2,1,1", "layout.stages=3"),
+        *(
+            "optimizer.lr=2e-3",
+            "optimizer.kind=muon",
+            "schedule.steps=10",
+            "data.sequence_length=256",
+            "seed=5",
+        ),
+    ]
+    assert after(2, *given).id == after(2).id
+
+
 @pytest.mark.parametrize("given", ["data.sequence_length=64", "seed=6"])
 def test_samples_whose_reading_cannot_be_told_are_refused_unless_their_place_is_given(given: str) -> None:
     with pytest.raises(ValueError, match="which of them were read cannot be told"):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from iota.client.contact_book import ContactBook
+from iota.client.contact_book import PUBLISH_S, ContactBook
 from iota.client.node_clients import NodeClients
 from iota.client.orchestrator import OrchestratorUnreachable, UntrustedAnswer
 from iota.codec.shapes import payload_size
@@ -64,7 +64,6 @@ class MinerLinks:
     _addresses: tuple[str, ...] = ()
     """Of the TCP server."""
     _certificate: str | None = None
-    _without_iroh: str | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _timed: int = 0
 
@@ -132,7 +131,7 @@ class MinerLinks:
         except LinkUnavailable as error:
             if settings.transport is Ways.IROH:
                 raise ValueError(f"--transport iroh: {error}") from error
-            self._without_iroh = str(error)
+            log.warning("there is no iroh link, and frames go by others: %s", error)
         else:
             self.links[LinkKind.IROH] = self.iroh
             stack.push_async_callback(self.iroh.close)
@@ -162,12 +161,10 @@ class MinerLinks:
                 self.iroh.add_addresses([f"{seen}:{ports[0]}"])
             self.book.renew()
         reached = Reached(
-            self.settings.transport,
             self._addresses,
             self.settings.public_address,
             ports[0] if ports else None,
             self.settings.relay,
-            self._without_iroh,
         )
         for sentence in meaning(line, reached):
             log.info("%s", sentence)
@@ -175,16 +172,22 @@ class MinerLinks:
             await self._tell_nat(self.iroh, reached.udp_port)
 
     async def _tell_nat(self, link: IrohLink, port: int | None) -> None:
-        """Say what kind of NAT is before this miner, and publish where peers see it; both may change."""
-        said, published = None, link.contact()
+        """Say what kind of NAT is before this miner, and publish where peers see it; both may change.
+
+        A single peer can say something else each second: each sentence stands in the log once, and pauses
+        between publications double, since a contact that changes has its neighbours measure all links anew.
+        """
+        said: set[str] = set()
+        published, renew_at, pause = link.contact(), 0.0, _NAT_S
         while True:
-            if (found := link.contact()) != published:
-                published = found
+            now = time.monotonic()
+            if (found := link.contact()) != published and now >= renew_at:
+                published, renew_at, pause = found, now + pause, min(2 * pause, PUBLISH_S)
                 self.book.renew()
             sentence = nat_meaning(link.status.nat, port)
-            if sentence is not None and sentence != said:
+            if sentence is not None and sentence not in said:
                 log.info("%s", sentence)
-                said = sentence
+                said.add(sentence)
             await asyncio.sleep(_NAT_S)
 
     def _met(self, contact: Contact) -> None:
@@ -230,13 +233,30 @@ async def open_links(
         PortUnavailable: --listen names a port that is in use.
         ValueError: there is no iroh link here, and no other was wanted.
     """
+    for flag in _idle_flags(settings):
+        log.warning("%s does nothing with --transport %s", flag, settings.transport)
     if settings.transport is Ways.STORE:
+        log.info(
+            "frames go by the object store alone, and this miner takes no connections (--transport store)"
+        )
         yield None
         return
     made = MinerLinks(settings, spec, hotkey, clients)
     async with AsyncExitStack() as stack:
         await made.open(stack)
         yield made
+
+
+def _idle_flags(settings: MinerSettings) -> list[str]:
+    """Flags that were given and mean nothing to the chosen links."""
+    ways = settings.transport
+    given = {
+        "--tls": settings.tls and ways not in (Ways.AUTO, Ways.DIRECT),
+        "--relay": settings.relay is not None and ways not in (Ways.AUTO, Ways.IROH),
+        "--public-address": settings.public_address is not None and ways is Ways.STORE,
+        "--listen": settings.listen != MinerSettings.listen and ways is Ways.STORE,
+    }
+    return [flag for flag, idle in given.items() if idle]
 
 
 def addresses(host: str, port: int, public: str | None, *, loopback: bool) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from iota.client.orchestrator import OrchestratorClient
-from iota.settings import Ways
 from iota.settings.urls import split_host_port
 from iota.wire.iroh_status import NatKind
 
@@ -22,18 +22,16 @@ class Line:
 
     round_trip_s: float
     up: float
-    """Bytes a second."""
+    """Bytes a second; infinite where the sample took no longer than an empty echo."""
     down: float
     seen: str
     """The IP address that the requests came from."""
 
 
 async def measure_line(client: OrchestratorClient) -> Line:
-    """Time three echoes. Raises what `OrchestratorClient.echo` raises."""
-    await client.echo(0, 0)  # opens the connection
-    began = time.perf_counter()
-    seen = (await client.echo(0, 0)).address
-    round_trip = time.perf_counter() - began
+    """Time four echoes. Raises what `OrchestratorClient.echo` raises."""
+    seen = (await client.echo(0, 0)).address  # opens the connection
+    round_trip = min([await _timed(client, 0, 0) for _ in range(2)])
     up = _rate(round_trip, await _timed(client, _SAMPLE, 0))
     down = _rate(round_trip, await _timed(client, 0, _SAMPLE))
     return Line(round_trip, up, down, seen)
@@ -46,14 +44,13 @@ async def _timed(client: OrchestratorClient, up: int, down: int) -> float:
 
 
 def _rate(round_trip: float, passed: float) -> float:
-    return _SAMPLE / max(passed - round_trip, 1e-4)
+    return _SAMPLE / (passed - round_trip) if passed > round_trip else math.inf
 
 
 @dataclass(frozen=True)
 class Reached:
     """The ways by which peers may reach this miner."""
 
-    ways: Ways
     direct: tuple[str, ...]
     """Addresses of its TCP server; empty without one."""
     public: str | None
@@ -61,20 +58,21 @@ class Reached:
     udp_port: int | None
     """Where its iroh endpoint listens; None without one."""
     relay: str | None
-    without_iroh: str | None = None
     """Why there is no iroh endpoint though one was wanted."""
 
 
 def line_found(line: Line) -> str:
     """The line in words."""
-    up, down = (f"{8 * rate / 1e6:,.0f} Mbps" for rate in (line.up, line.down))
+    up, down = _rate_found(line.up), _rate_found(line.down)
     return f"line to the orchestrator: {1e3 * line.round_trip_s:.0f} ms, {up} up, {down} down"
+
+
+def _rate_found(rate: float) -> str:
+    return f"{8 * rate / 1e6:,.0f} Mbps" if math.isfinite(rate) else "too fast to measure"
 
 
 def meaning(line: Line, reached: Reached) -> list[str]:
     """What the miner's place means for its frames, a sentence each, and what its operator can do."""
-    if reached.ways is Ways.STORE:
-        return ["frames go by the object store alone (--transport store)"]
     own = {split_host_port(address)[0] for address in reached.direct}
     said = []
     if reached.public is not None:
@@ -85,8 +83,6 @@ def meaning(line: Line, reached: Reached) -> list[str]:
         ports = [f"TCP {split_host_port(reached.direct[0])[1]}"] if reached.direct else []
         ports += [f"UDP {reached.udp_port}"] if reached.udp_port is not None else []
         said.append(_behind(line.seen, reached, " and ".join(ports)))
-    if reached.without_iroh is not None:
-        said.append(f"no iroh link: {reached.without_iroh}")
     return said
 
 

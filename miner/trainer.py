@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from iota.codec.finite_payload import payload_is_finite
+from iota.codec.shapes import payload_shape
 from iota.compute.errors import BadValueError, StateError
 from iota.compute.names import Microbatch
 from iota.compute.state import StageState, load_state
@@ -18,6 +20,7 @@ from iota.spec import RunSpec
 from miner.activity import Activity
 from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp, WriteCommit
 from miner.core.facts import Committed, OpBad, OpDone, OpLaunched, StateLoaded, TokensRead
+from miner.core.schedule import Op
 from miner.device import DeviceThread
 from miner.kept_frames import OpInput
 from miner.op_records import StateLost
@@ -108,13 +111,26 @@ class Trainer:
             log.error(
                 "%s of microbatch %d of step %d has no result: %s", op.kind, op.microbatch, op.step, error
             )
-            return OpBad(op)
+            return OpBad(op, await asyncio.to_thread(self._bad_inputs, op))
         if op.kind is OpKind.STEP:
             for key in [key for key in self._inputs if key[0] <= op.step]:
                 del self._inputs[key]
         elif op.kind in (OpKind.BACKWARD, OpKind.LOSS):
             self.activity.tokens += self.spec.data.tokens
         return OpDone(op, frame)
+
+    def _bad_inputs(self, op: Op) -> tuple[Direction, ...]:
+        """Of the frames that an op has read, those that hold NaN, Inf or absurd values. Blocks."""
+        read = self._inputs_of(op.step, op.microbatch)
+        form = payload_shape(self.spec), self.spec.boundary.wire
+        frames = {Direction.FORWARD: read.stage_input}
+        if op.kind is OpKind.BACKWARD:
+            frames[Direction.BACKWARD] = read.gradient
+        return tuple(
+            direction
+            for direction, frame in frames.items()
+            if frame is not None and not payload_is_finite(frame.payload_N.numpy().tobytes(), *form)
+        )
 
     async def commit(self, effect: WriteCommit) -> Committed:
         """Write a COMMIT receipt once the commitment is complete. Raises StateLost, and OSError as `run`."""

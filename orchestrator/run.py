@@ -139,7 +139,7 @@ async def _start(spec: RunSpec, store: ObjectStore) -> tuple[BaseRecord, ...]:
     except (ObjectMissing, ValidationError):
         raise ValueError(
             f"the store has no start weights of run {spec.id[:12]} ({spec.init.source}): make spec and"
-            " weights anew with `iota spec --init` into this store"
+            " weights anew with `iota spec --init` or `--from` into this store"
         ) from None
 
 

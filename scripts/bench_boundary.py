@@ -203,6 +203,7 @@ def _tokens(spec: RunSpec, mb: Microbatch, reader: DirectoryReader) -> Tokens:
         microbatches=spec.schedule.microbatches,
         sequences=spec.data.sequences,
         count=reader.sequence_count(length),
+        first=spec.data.first_sequence,
     )
     return np.stack([reader.tokens(index, length) for index in indices])
 

@@ -20,7 +20,7 @@ How to read it:
   from there to the start of the op that it feeds (event, GET, checks) where the receiver had nothing else
   to do. tests/swarm/test_notice_latency.py holds the notice alone, on an idle machine.
 
-    python scripts/bench_swarm.py                    # 3x1 with and without the validator, 3x2
+    python scripts/bench_swarm.py                    # 3x1 and 3x2, with and without the validator
     python scripts/bench_swarm.py --only 3x1 -- --optimizer muon --epochs 5
     python scripts/bench_swarm.py --smoke            # does it run at all: tiny, under 90 s
 """
@@ -69,6 +69,7 @@ CONFIGS = (
     Config("3x1", 3, 1, validator=True),
     Config("3x1-no-validator", 3, 1, validator=False),
     Config("3x2", 3, 2, validator=True),
+    Config("3x2-no-validator", 3, 2, validator=False),
 )
 SMOKE = Config("smoke", 2, 1, validator=False)
 SMOKE_FLAGS = ("--model", "tiny", "--epochs", "1", "--steps-per-epoch", "6", "--sequence-length", "64")

@@ -72,8 +72,8 @@ async def facts_of(
     import asyncio
 
     from iota.doctor import gather
-    from iota.doctor.threads import DaemonThreads
     from iota.settings.spec_file import read_spec
+    from iota.system.daemon_threads import DaemonThreads
 
     asyncio.get_running_loop().set_default_executor(DaemonThreads())
     return await gather(settings, role, None if spec is None else read_spec(spec), ask_chain=ask_chain)

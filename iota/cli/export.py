@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from iota.cli.progress_bar import progress_bar
 from iota.console.counts import counted
 from iota.settings import NodeSettings, OrchestratorSettings
 from iota.settings.flags import SOURCES, with_flags
@@ -17,13 +16,8 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from iota.exporting import Facts, Objects
-    from iota.exporting.export import Progress
 
 app = typer.Typer()
-RETRY_FOR_S = 30.0
-"""How long an orchestrator may be silent."""
-URL_S = 3600.0
-"""Lifetime of a URL, which is used at once."""
 
 
 @app.command(epilog=SOURCES)
@@ -66,7 +60,7 @@ def export(
     from iota.exporting import Exporter, Target
 
     target = Target(to, epoch, tokenizer, license_name, heldout_tokens)
-    with asyncio.Runner() as runner, _progress() as progress:
+    with asyncio.Runner() as runner, progress_bar("export") as progress:
         stack = AsyncExitStack()
         try:
             facts, objects = runner.run(_source(run_dir, flags, stack))
@@ -81,92 +75,21 @@ async def _source(
 ) -> tuple[Facts, Objects]:
     """What the flags name. `stack` closes its connections."""
     from iota.cli.orchestrator_calls import no_orchestrator
-    from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable
-    from iota.console.redaction import without_secrets
-    from iota.exporting import FolderObjects, OrchestratorFacts, RecordedFacts, UrlObjects
-    from iota.http import Reach
-    from iota.store import open_store
-    from iota.store.secret import load_secret
-    from iota.store.transfer import ObjectClient
-    from iota.swarm.run_dir import RunDir, no_run
+    from iota.client.orchestrator import OrchestratorUnreachable
+    from iota.swarm.run_sources import from_folder, from_journal, from_orchestrator
+
+    def say(line: str) -> None:
+        typer.echo(f"export: {line}", err=True)
 
     live, recorded = NodeSettings.given(flags), OrchestratorSettings.given(flags)
     if (run_dir is not None) + bool(live) + bool(recorded) > 1:
         raise ValueError("give one of --orchestrator, --journal with --store, and --run-dir")
     if run_dir is not None:
-        run = RunDir(run_dir)
-        if not run.journal.exists():
-            raise no_run(run_dir)
-        return RecordedFacts(**_recorded(run.journal)), FolderObjects(run.store)
+        return await from_folder(run_dir, say)
     if recorded:
-        settings = OrchestratorSettings.load(**recorded)
-        if settings.journal is None:
-            raise ValueError("--store needs --journal FILE, the journal of the orchestrator")
-        secret = settings.store_secret_file
-        store = open_store(settings.store, load_secret(secret) if secret else None)
-        stack.push_async_callback(store.close)
-
-        async def signed(key: str) -> str:
-            return store.presign_get(key, URL_S)
-
-        client = await stack.enter_async_context(ObjectClient())
-        return RecordedFacts(**_recorded(settings.journal)), UrlObjects(signed, client)
+        return await from_journal(OrchestratorSettings.load(**recorded), stack, say)
     node = NodeSettings.load(**live)
-    url, reach = node.orchestrator, Reach(anywhere=node.allow_private_urls)
-    client = await stack.enter_async_context(ObjectClient(reach))
-    typer.echo(f"export: asking {without_secrets(url)}", err=True)
-    asked = await stack.enter_async_context(
-        OrchestratorClient(None, url, node.orchestrator_hotkey, retry_for_s=RETRY_FOR_S, reach=reach)
-    )
-
-    async def asked_for(key: str) -> str:
-        return (await asked.public_object(key)).url
-
     try:
-        info = await asked.run()
+        return await from_orchestrator(node, stack, say)
     except OrchestratorUnreachable as error:
-        raise no_orchestrator(url, error) from None
-    return OrchestratorFacts(info.spec, asked), UrlObjects(asked_for, client)
-
-
-def _recorded(journal: Path) -> dict[str, Any]:
-    """The arguments of RecordedFacts from a journal."""
-    from orchestrator.journal import read_journal
-
-    typer.echo(f"export: reading the journal {journal}", err=True)
-    found = read_journal(journal)
-    bases = {
-        (epoch, stage): base
-        for epoch in found.stored_epochs()
-        for stage in range(found.spec.layout.stages)
-        if (base := found.stored_base(epoch, stage)) is not None
-    }
-    return {"spec": found.spec, "bases": bases, "status": found.status()}
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Shows on stderr what is being done: a bar on a terminal, else a line for each thing and half minute."""
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    from iota.console.durations import LINE_EVERY_S
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    said, at = "", 0.0
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("export", total=1.0)
-
-        def show(what: str, share: float) -> None:
-            nonlocal said, at
-            bar.update(task, description=what, completed=share)
-            now = time.monotonic()
-            if not console.is_terminal and (what != said or now - at >= LINE_EVERY_S):
-                typer.echo(f"export: {what}{f', {share:.0%}' if share else ''}", err=True)
-                said, at = what, now
-
-        yield show
+        raise no_orchestrator(node.orchestrator, error) from None

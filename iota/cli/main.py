@@ -18,6 +18,7 @@ COMMANDS = {
     "bridge": "Read and write a run's shared variables: pause it, lower its rate, share state.",
     "explain": "Say what a run has on record about one member: work, audits, weight, why it is idle.",
     "spec": "Write the spec of a run on prepared data.",
+    "run": "Roll a run back to an older base.",
     "plan": "Show how a model would be cut, and what each stage needs.",
     "data": "Prepare tokenized data.",
     "audit": "Check a verdict, a contradiction or an epoch by what is signed and public.",

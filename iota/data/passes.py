@@ -9,7 +9,9 @@ from iota.spec import RunSpec
 
 
 def passes(spec: RunSpec, manifest: Manifest) -> float:
-    """Passes of the whole run over the training data: sequences that it reads, over those that there are.
+    """Passes over the training data by the run's end: sequences that are read by then, over those there are.
+
+    Those that earlier runs have read (`data.first_sequence`) are among them.
 
     Raises:
         ValueError: no shard holds a sequence of the spec's length.
@@ -22,7 +24,7 @@ def passes(spec: RunSpec, manifest: Manifest) -> float:
             f"data.sequence_length {length} is longer than every training shard of the data, of which the"
             f" longest has room for {longest}: give shorter sequences or more data"
         )
-    return spec.tokens / length / there
+    return spec.sequences_before(spec.schedule.epochs) / there
 
 
 def check_passes(spec: RunSpec, manifest: Manifest, most: float) -> str:
@@ -33,7 +35,11 @@ def check_passes(spec: RunSpec, manifest: Manifest, most: float) -> str:
     """
     found = passes(spec, manifest)
     share = f"{found:,.2f}" if found >= 0.01 else "under 0.01"
-    text = f"{spec.tokens:,} tokens are {share} passes over the {manifest.tokens:,} of the training data"
+    before = spec.data.first_sequence * spec.data.sequence_length
+    after = f", with the {before:,} that earlier runs have read," if before else ""
+    text = (
+        f"{spec.tokens:,} tokens{after} are {share} passes over the {manifest.tokens:,} of the training data"
+    )
     if found > most:
         raise ValueError(
             f"{text}, and at most {most:g} are allowed: take more data, train for fewer epochs, or give"

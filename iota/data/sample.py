@@ -48,6 +48,7 @@ def sequence_indices(
     microbatches: int,
     sequences: int,
     count: int,
+    first: int,
 ) -> list[int]:
     """Sequences of microbatch (`epoch`, `step`, `index`), in order.
 
@@ -56,13 +57,14 @@ def sequence_indices(
         microbatches: microbatches in a step (M).
         sequences: sequences in a microbatch.
         count: sequences in the training data.
+        first: place in the order at which the run begins (`data.first_sequence`).
 
     Raises `ValueError` for a microbatch outside these bounds.
     """
     if not (epoch >= 0 and 0 <= step < steps and 0 <= index < microbatches):
         raise ValueError(f"there is no microbatch ({epoch}, {step}, {index}) of {steps} x {microbatches}")
-    first = ((epoch * steps + step) * microbatches + index) * sequences
-    return [sample_index(seed, first + offset, count) for offset in range(sequences)]
+    place = first + ((epoch * steps + step) * microbatches + index) * sequences
+    return [sample_index(seed, place + offset, count) for offset in range(sequences)]
 
 
 def _feistel(value: int, half: int, keys: tuple[int, ...]) -> int:

@@ -73,6 +73,7 @@ def drawn_sequences(
             microbatches=schedule.microbatches,
             sequences=size,
             count=count,
+            first=spec.data.first_sequence,
         ),
     )
 

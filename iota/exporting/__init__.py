@@ -1,7 +1,7 @@
 """Export of a run's model: where its weights come from, their verification, the model card.
 
 `facts` says what is stored and `objects` fetches it; `export` writes the folder, which `iota.model.export`
-lays out.
+lays out. `run_weights` reads the same for a run that starts from another one's base.
 """
 
 from iota.exporting.export import Exporter, Target

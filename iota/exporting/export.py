@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Final
@@ -21,20 +22,18 @@ from iota.exporting.card import model_card
 from iota.exporting.evaluation import HeldoutRun, reported
 from iota.exporting.facts import Facts
 from iota.exporting.objects import Objects
+from iota.exporting.part_files import part_files
 from iota.exporting.stage_weights import checked_record, initial_stage, read_stage
 from iota.files import FileLock
 from iota.model.export import check_target, export_model
 from iota.model.layout import count, run_shapes
 from iota.objects import manifest_folder, tokenizer_key
-from iota.protocol.frames import StoredObject
 from iota.protocol.records import BaseRecord
 from iota.spec import RunSpec
 from iota.store import ObjectMissing, UrlRefused
 
 MAX_MANIFEST_BYTES: Final = 64 << 20
 """Twice what a manifest of `MAX_SHARDS` shards has."""
-_AT_ONCE: Final = 4
-"""Parts in memory at once; one has 32 MiB by default."""
 _SPARE_BYTES: Final = 1 << 26
 """Disk for all of an export but weights."""
 
@@ -201,27 +200,6 @@ class Exporter:
 
     async def _fetch(self, record: BaseRecord, folder: Path) -> list[Path]:
         """Verified files of a base's parts, in order."""
-        limit, size, done = asyncio.Semaphore(_AT_ONCE), sum(part.size for part in record.parts), 0
+        size = sum(part.size for part in record.parts)
         label = self._named(record.stage, f"reading {size / 1e6:,.0f} MB")
-        self._progress(label, 0)
-
-        async def fetch(part: StoredObject) -> Path:
-            nonlocal done
-            async with limit:
-                path = await self._objects.file(part, folder)
-            done += part.size
-            self._progress(label, done / size)
-            return path
-
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                reads = [tasks.create_task(fetch(part)) for part in record.parts]
-        except ExceptionGroup as failed:
-            error = failed.exceptions[0]
-            if isinstance(error, ObjectMissing):
-                raise ObjectMissing(
-                    f"the base of epoch {record.epoch} is no longer stored, since the run went on: export the"
-                    " newest one"
-                ) from error
-            raise error from failed
-        return [read.result() for read in reads]
+        return await part_files(self._objects, record, folder, partial(self._progress, label))

@@ -7,12 +7,17 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Self
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any, Final, Self
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from iota.http.hosts import proxy_for
+from iota.http.names import Names
 from iota.http.reach import AddressRefused
 from iota.http.upload_pace import UploadPace
 
@@ -26,6 +31,8 @@ MAX_FIELD_BYTES: Final = 8190
 """Largest status line or header field."""
 MAX_FIELDS: Final = 128
 """Most header fields of an answer."""
+MAX_INTERIM: Final = 8
+"""Informational answers (100 to 199) before an answer: one who sends them for ever takes the event loop."""
 
 CHUNK: Final = 1 << 18
 """Bytes of a large body that are sent at once: flow control works, and the event loop is not held up."""
@@ -157,7 +164,7 @@ class HttpClient:
                 data=self._chunks(body) if isinstance(body, memoryview) else body or None,
                 allow_redirects=False,
                 proxy=proxy,
-                ssl=True if certificate is None else aiohttp.Fingerprint(bytes.fromhex(certificate)),
+                ssl=True if certificate is None else _pinned(certificate),
             ) as answer:
                 if 300 <= answer.status < 400:
                     raise Redirected(f"it redirects (HTTP {answer.status}), which is not followed")
@@ -220,6 +227,29 @@ async def lines(answer: aiohttp.ClientResponse, max_bytes: int) -> AsyncIterator
         yield bytes(line)
 
 
+class _Response(aiohttp.ClientResponse):
+    """An answer before which few informational ones may come."""
+
+    async def start(self, connection: Connection) -> Self:
+        protocol, left = connection.protocol, MAX_INTERIM + 1
+        assert protocol is not None
+        read = protocol.read
+
+        async def counted() -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise HttpProcessingError(code=400, message="informational answers without end")
+            return await read()
+
+        protocol.read = counted  # type: ignore[method-assign]  # aiohttp has no bound of its own
+        try:
+            await super().start(connection)
+        finally:
+            del protocol.read
+        return self
+
+
 def _address(host: str) -> str | None:
     """`host` if it is an IP address in a form that the system takes (also 127.1 or 2130706433), else None."""
     try:
@@ -229,30 +259,39 @@ def _address(host: str) -> str | None:
     return str(found[0][4][0])
 
 
-def prefer_bbr(tcp: socket.socket) -> None:
-    """Let BBR control congestion, where the system has it and lets this process choose it.
+@lru_cache(maxsize=1024)
+def _pinned(certificate: str) -> aiohttp.Fingerprint:
+    # One object for each: connections are kept by it, and it equals itself alone.
+    return aiohttp.Fingerprint(bytes.fromhex(certificate))
 
+
+def socket_to(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for a connection to `address`.
+
+    On the internet BBR controls its congestion, where the system has it and lets this process choose it.
     Others, such as Linux's cubic, take each lost packet for a full line: with half a percent of loss and
-    round trips of 40 ms one of their connections carries 5 Mbit/s (Mathis et al., 1997).
+    round trips of 40 ms one of their connections carries 5 Mbit/s (Mathis et al., 1997). BBR sends at a pace,
+    which holds up lines as fast as loopback.
     """
-    if hasattr(socket, "TCP_CONGESTION"):
+    family, kind, protocol, _, place = address
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_CONGESTION") and ip_address(str(place[0]).partition("%")[0]).is_global:
         with suppress(OSError):
-            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+    return made
 
 
 def _open_session(connections: int, on_connect: OnConnect | None) -> aiohttp.ClientSession:
     def make_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, place = address
         if on_connect is not None:
-            on_connect(str(place[0]))
-        made = socket.socket(family, kind, protocol)
-        prefer_bbr(made)
-        return made
+            on_connect(str(address[4][0]))
+        return socket_to(address)
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=connections, keepalive_timeout=IDLE_S, socket_factory=make_socket
+            limit=connections, keepalive_timeout=IDLE_S, socket_factory=make_socket, resolver=Names()
         ),
+        response_class=_Response,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S),
         headers={"Accept-Encoding": "identity"},
         auto_decompress=False,

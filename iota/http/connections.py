@@ -1,4 +1,5 @@
-"""Limits on connections: their number for each address, and the time until their first request."""
+"""Limits on connections: their number for each address, the time until a first request, and until an answer
+is read."""
 
 from __future__ import annotations
 
@@ -6,10 +7,15 @@ import asyncio
 import ssl
 from collections import Counter
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from iota.http.accept_limits import AcceptLimits, source_of
 from iota.http.hosts import is_loopback
+
+UNREAD_S: Final = 30.0
+LEAST_READ: Final = 16 << 10
+"""Of n bytes of an answer that wait for the peer, most must be read within `UNREAD_S + n / LEAST_READ` s,
+or its connection ends: who asks and does not read has the server keep the answers in memory."""
 
 
 class ConnectionGuard:
@@ -76,9 +82,13 @@ class _Guarded(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         """What the guard knows the connection by."""
         self._securing: asyncio.Task[None] | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        """Runs while the peer does not read what it has asked for."""
         self._address = ""
         self._passed = False
         """Whether the server's own protocol has the connection."""
+        self._early: list[bytes] = []
+        """What came with the end of TLS's handshake, before `_secure` heard of that end."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -99,27 +109,42 @@ class _Guarded(asyncio.Protocol):
         except OSError:  # also one of TLS, and of a timer of the guard
             transport.abort()
             secure = None
-        if secure is None:  # it was lost, and nobody else hears of it
+        if secure is None or self._transport is None:  # it was lost, and nobody else hears of it
             self.connection_lost(None)
             return
         self._guard.secured(transport, secure)
         self._transport, self._passed = secure, True
         self._inner.connection_made(secure)
+        for data in self._early:
+            self._inner.data_received(data)
+        self._early.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._passed:
             self._inner.data_received(data)
+        else:
+            self._early.append(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received() if self._passed else None
 
     def pause_writing(self) -> None:
+        if self._transport is not None:
+            within_s = UNREAD_S + self._transport.get_write_buffer_size() / LEAST_READ
+            self._unread = asyncio.get_running_loop().call_later(within_s, self._transport.abort)
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._is_read()
         self._inner.resume_writing()
 
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
     def connection_lost(self, error: Exception | None) -> None:
+        self._is_read()
         if self._transport is not None:
             self._guard.closed(self._transport, self._address)
             self._transport = None

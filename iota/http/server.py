@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -43,6 +44,10 @@ class ConnectionLimits:
     """New connections a second of one address, beyond `connections` at once; loopback is exempt."""
     total: int = 1 << 16
     """Open connections of all addresses, and no more than half of the files that this process may open."""
+    fields: int = MAX_FIELDS
+    """Header fields of a request."""
+    field_bytes: int = MAX_FIELD_BYTES
+    """Largest request line or header field. Headers that never end hold `fields` times as much."""
     shutdown_s: float = 10.0
     """Longest wait for open requests at shutdown."""
 
@@ -72,9 +77,9 @@ async def listening(
         keepalive_timeout=limits.keepalive_s,
         lingering_time=LINGER_S,
         shutdown_timeout=limits.shutdown_s,
-        max_line_size=MAX_FIELD_BYTES,
-        max_field_size=MAX_FIELD_BYTES,
-        max_headers=MAX_FIELDS,
+        max_line_size=limits.field_bytes,
+        max_field_size=limits.field_bytes,
+        max_headers=limits.fields,
     )
     await runner.setup()
     try:
@@ -101,10 +106,10 @@ async def _listen(factory: Callable[[], asyncio.BaseProtocol], host: str, port: 
             factory, host, port, reuse_address=True, backlog=1024
         )
     except (OSError, OverflowError) as error:
-        raise PortUnavailable(
-            f"cannot listen on {host} port {port} ({error}): stop what uses it, or give another --port"
-            " (a miner: --listen)"
-        ) from None
+        remedy = "stop what uses it, or give another --port (a miner: --listen)"
+        if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
+            remedy = "give an address of this machine, or 0.0.0.0 for all of them"
+        raise PortUnavailable(f"cannot listen on {host} port {port} ({error}): {remedy}") from None
 
 
 def admit(request: web.Request) -> None:

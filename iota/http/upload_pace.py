@@ -15,6 +15,8 @@ class UploadPace:
     def __init__(self, rate: float | None) -> None:
         """`rate` is in bytes a second; None is no bound."""
         self._rate = rate
+        self._turn = asyncio.Lock()
+        """Of the transfer that is served: those that are cancelled meanwhile take nothing."""
         self._free_at = 0.0
         """Loop time at which all that was granted so far has been sent at the rate."""
 
@@ -22,8 +24,9 @@ class UploadPace:
         """Wait until `size` more bytes may be sent. Transfers that wait are served in order."""
         if self._rate is None:
             return
-        now = asyncio.get_running_loop().time()
-        begins = max(self._free_at, now - BURST_S)
-        self._free_at = begins + size / self._rate
-        if begins > now:
-            await asyncio.sleep(begins - now)
+        async with self._turn:
+            now = asyncio.get_running_loop().time()
+            begins = max(self._free_at, now - BURST_S)
+            if begins > now:
+                await asyncio.sleep(begins - now)
+            self._free_at = begins + size / self._rate

@@ -35,6 +35,12 @@ def initial_values(spec: RunSpec, stage: int, threads: int = 1) -> dict[str, Val
     return dict(initial_tensors(spec, stage, threads))
 
 
+def codec_values(spec: RunSpec, stage: int, threads: int = 1) -> dict[str, Values]:
+    """Those of the codecs' parameters alone."""
+    codec = boundary_parameters(spec.model, spec.boundary, stage, spec.layout.stages)
+    return {name: _random(spec, name, p.shape, p.std, threads) for name, p in codec.items()}
+
+
 def initial_tensors(spec: RunSpec, stage: int, threads: int = 1) -> Iterator[tuple[str, Values]]:
     """(name, fp32 weights) of `stage`, one tensor after another by name, made by so many threads.
 

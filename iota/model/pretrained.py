@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
@@ -18,8 +21,9 @@ from iota.model.rope import read_rope
 from iota.model.schedules import schedule_for
 from iota.settings.sentences import sentence
 from iota.spec import ModelSpec
-from iota.spec.draft import Draft, value_at, values_of
+from iota.spec.draft import Draft, fix_model, value_at
 
+Vector = npt.NDArray[np.float32]
 _MAX_JSON: Final = 64 << 20
 """Bound of `config.json` and of the index of the weights' files."""
 _INDEX: Final = "model.safetensors.index.json"
@@ -48,16 +52,19 @@ class Pretrained:
         there = llama_name("embed.weight" if self.tied and name == "head.weight" else name)
         return self.folder / self.files[there], there
 
+    def pieces(self, name: str) -> Iterator[Vector]:
+        """A parameter of a run in fp32, flat, whole. Raises ValueError where it is not finite."""
+        path, there = self.place(name)
+        with safe_open(path, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(there).float()
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{there} in {path} holds NaN or infinity: fetch the weights again")
+        yield tensor.reshape(-1).numpy()
+
     def draft(self, given: Draft) -> Draft:
         """The values that these weights fix or bound. Raises ValueError where `given` has others."""
         fixed = self.model.model_dump()
-        for path, value in values_of(given.get("model", {})):
-            ours = value_at(fixed, path)
-            if value != ours and str(value) != str(ours):
-                value = "none" if value is None else value
-                raise ValueError(
-                    f"model.{path} is {value}, and the weights of --init fix the model: leave it out"
-                )
+        fix_model(fixed, given, "the weights of --init fix")
         length = value_at(given, "data.sequence_length")
         if length is None:
             length = min(schedule_for(self.model).sequence_length, self.max_positions)

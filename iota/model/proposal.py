@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,7 +18,17 @@ from iota.model.snapshot_time import deadline_contradiction, least_deadline_s
 from iota.settings.sentences import sentence
 from iota.spec import Decay, ModelSpec, OptimizerKind, RopeScaling, RunSpec
 from iota.spec.contradictions import contradictions
-from iota.spec.draft import MANIFEST, PRESET, STAGES, Draft, merged, set_value, value_at, values_of
+from iota.spec.draft import (
+    MANIFEST,
+    PRESET,
+    STAGES,
+    Draft,
+    merged,
+    set_value,
+    value_at,
+    values_of,
+    whole,
+)
 
 DEFAULT_PRESET: Final = "small"
 HELDOUT_TOKENS: Final = 1 << 20
@@ -174,21 +184,21 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
         stages = len(cuts)
     proposed = _by_size(schedule)
     del proposed["layout"]["stages"]
-    length = _whole(value_at(at, "data.sequence_length"), "data.sequence_length")
+    length = whole(value_at(at, "data.sequence_length"), "data.sequence_length")
     if cuts is None:
-        stages = _whole(stages, STAGES)
+        stages = whole(stages, STAGES)
         proposed["layout"]["cuts"] = balanced_cuts(model, stages, length)
     proposed["schedule"]["credit"] = stages
     kind = value_at(at, "optimizer.kind")
     if kind in list(OptimizerKind):
         proposed["optimizer"]["lr"] = schedule.rates[OptimizerKind(kind)]
-    steps = _whole(value_at(at, "schedule.epochs"), "schedule.epochs") * _whole(
+    steps = whole(value_at(at, "schedule.epochs"), "schedule.epochs") * whole(
         value_at(at, "schedule.steps"), "schedule.steps"
     )
     proposed["optimizer"]["warmup_steps"] = schedule.warmup(steps)
     outer = given.get("outer", {})
     if (
-        _whole(value_at(at, "layout.replicas"), "layout.replicas") > 1
+        whole(value_at(at, "layout.replicas"), "layout.replicas") > 1
         and not {"eta", "momentum"} & outer.keys()
     ):
         proposed["outer"] = dict(_OUTER_REPLICAS)
@@ -215,14 +225,3 @@ def _by_size(schedule: Schedule) -> Draft:
     ):
         set_value(draft, path, value)
     return draft
-
-
-def _whole(value: Any, path: str) -> int:
-    """A number above zero that other proposals depend on. Raises ValueError."""
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1 or number != float(value):
-        raise ValueError(f"{path} cannot be {value!r}: give a whole number above zero")
-    return number

@@ -186,9 +186,13 @@ def tokenizer_key(manifest: str) -> str:
     return f"{manifest_folder(manifest)}/tokenizer"
 
 
-def epoch_prefixes(run: str, epoch: int) -> list[str]:
-    """Prefixes of the objects of an epoch that are deleted when its audits are closed."""
-    return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "delta", "merged", "audit", "base")]
+def epoch_prefixes(run: str, epoch: int, *, keeps_base: bool) -> list[str]:
+    """Prefixes of the objects of an epoch that are deleted when its audits are closed.
+
+    `keeps_base` says whether its base stays (`RunSpec.keeps_base`).
+    """
+    kinds = ["frames", "delta", "merged", "audit"]
+    return [f"{run}/{kind}/{epoch}/" for kind in (kinds if keeps_base else [*kinds, "base"])]
 
 
 def plans_prefix(run: str, epoch: int) -> str:

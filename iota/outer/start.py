@@ -1,22 +1,20 @@
 """Base 0 from existing weights: its digests, which the spec pins, and its parts in the store.
 
-One tensor is in memory at a time, and one partition; with a codec that has parameters, also the initial
-weights of one stage, of which the codec's are taken.
+One piece of the weights is in memory at a time (a tensor of a Llama, a partition of another run's base), one
+partition, and the parameters of a stage's codecs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import safetensors.numpy
-import torch
 from blake3 import blake3
-from safetensors import safe_open
 
-from iota.model.initial import initial_weights
+from iota.model.initial_values import codec_values
 from iota.model.layout import run_shapes
-from iota.model.pretrained import Pretrained
 from iota.objects import BaseKey, part_sizes, start_key
 from iota.outer.base_values import BaseHasher
 from iota.outer.nesterov import OuterState
@@ -26,7 +24,21 @@ from iota.protocol.records import START_RECORDS, BaseRecord
 from iota.spec import InitSpec, RunSpec
 
 
-def pinned(spec: RunSpec, weights: Pretrained) -> RunSpec:
+class StartWeights(Protocol):
+    """Weights that a run may start from: those of all parameters but the codecs', which begin as ever."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from, for people; at most 200 characters."""
+
+    def pieces(self, name: str) -> Iterator[Vector]:
+        """The parameter `name` in fp32, flat, in pieces that follow each other.
+
+        Raises ValueError for what is not finite, and what reading raises.
+        """
+
+
+def pinned(spec: RunSpec, weights: StartWeights) -> RunSpec:
     """`spec` with the digests of the base that `weights` give: the spec of a run that starts from them.
 
     Raises:
@@ -38,7 +50,7 @@ def pinned(spec: RunSpec, weights: Pretrained) -> RunSpec:
     return RunSpec.model_validate({**spec.model_dump(), "init": init})
 
 
-def store_start(spec: RunSpec, weights: Pretrained, put: Callable[[str, bytes], None]) -> None:
+def store_start(spec: RunSpec, weights: StartWeights, put: Callable[[str, bytes], None]) -> None:
     """Store base 0 of a spec that `pinned` made: `put(key, data)` for each part, then for the records.
 
     `put` may leave out what is stored already, so that repeating a call resumes it.
@@ -59,7 +71,7 @@ def store_start(spec: RunSpec, weights: Pretrained, put: Callable[[str, bytes], 
     put(start_key(spec.id), START_RECORDS.dump_json(tuple(records)))
 
 
-def _digest(spec: RunSpec, stage: int, weights: Pretrained) -> tuple[str, float]:
+def _digest(spec: RunSpec, stage: int, weights: StartWeights) -> tuple[str, float]:
     """`base_digest` of the base, without the base in memory, and its largest absolute weight."""
     hasher, largest = BaseHasher(spec), 0.0
     for part in _partitions(spec, stage, weights):
@@ -68,7 +80,7 @@ def _digest(spec: RunSpec, stage: int, weights: Pretrained) -> tuple[str, float]
     return hasher.roots().digest, largest
 
 
-def _partitions(spec: RunSpec, stage: int, weights: Pretrained) -> Iterator[Vector]:
+def _partitions(spec: RunSpec, stage: int, weights: StartWeights) -> Iterator[Vector]:
     """The stage's vector, partition by partition."""
     sizes = iter(part_sizes(spec, stage))
     part, filled = np.empty(next(sizes), np.float32), 0
@@ -83,19 +95,11 @@ def _partitions(spec: RunSpec, stage: int, weights: Pretrained) -> Iterator[Vect
     yield part
 
 
-def _vectors(spec: RunSpec, stage: int, weights: Pretrained) -> Iterator[Vector]:
-    """Each parameter of the stage in fp32, flat, sorted by name as in `flatten`. Raises ValueError."""
-    names = list(run_shapes(spec, stage))
-    codec = {}
-    if any(name.startswith("boundary.") for name in names):
-        codec = {n: w for n, w in initial_weights(spec, stage).items() if n.startswith("boundary.")}
-    for name in names:
+def _vectors(spec: RunSpec, stage: int, weights: StartWeights) -> Iterator[Vector]:
+    """The stage's parameters in fp32, flat, sorted by name as in `flatten`, in pieces. Raises ValueError."""
+    codec = codec_values(spec, stage)
+    for name in run_shapes(spec, stage):
         if name in codec:
-            yield codec[name].numpy().reshape(-1)
-            continue
-        path, there = weights.place(name)
-        with safe_open(path, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(there).float()
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{there} in {path} holds NaN or infinity: fetch the weights again")
-        yield tensor.reshape(-1).numpy()
+            yield codec[name].reshape(-1)
+        else:
+            yield from weights.pieces(name)

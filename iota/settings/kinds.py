@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from iota.settings.urls import host_port, http_url, network, public_host_port, store_url
+from iota.settings.urls import http_url, network, own_host_port, public_host_port, store_url
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -129,8 +129,8 @@ class Written:
 
 ByteRate = Annotated[int, Written(parse_rate, format_rate, str)]
 """Bytes a second."""
-HostPort = Annotated[str, Written(_read(host_port), str, str)]
-"""`HOST:PORT`."""
+OwnHostPort = Annotated[str, Written(_read(own_host_port), str, str)]
+"""`HOST:PORT` to listen at: an IP address of this machine."""
 PublicHostPort = Annotated[str, Written(_read(public_host_port), str, str)]
 """`HOST:PORT` with a port that is one."""
 ByteCount = Annotated[int, Written(parse_bytes, format_bytes, str)]

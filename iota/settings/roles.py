@@ -17,9 +17,9 @@ from iota.settings.kinds import (
     ByteRate,
     Folder,
     HomePath,
-    HostPort,
     HttpUrl,
     Network,
+    OwnHostPort,
     PublicHostPort,
     Ss58,
     StoreUrl,
@@ -212,9 +212,9 @@ class MinerSettings(NodeSettings):
         " store. Each falls back on the object store.",
         "IOTA_MINER_TRANSPORT",
     )
-    listen: HostPort = setting(
+    listen: OwnHostPort = setting(
         "0.0.0.0:0",
-        "Address and port, of TCP and of UDP, at which peers reach this miner; port 0 is any free one.",
+        "IP address and port, of TCP and of UDP, at which peers reach this miner; port 0 is any free one.",
         "IOTA_MINER_LISTEN",
     )
     public_address: PublicHostPort | None = setting(
@@ -238,7 +238,7 @@ class MinerSettings(NodeSettings):
         "Most that frames and other objects may take of the uplink: 20Mbps (bits) or 2.5MB/s (bytes).",
         "IOTA_MINER_MAX_UPLOAD",
         unset="no bound",
-        gt=0,
+        ge=32 << 10,
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from iota.settings.sentences import sentence
 from iota.spec import RunSpec
-from iota.spec.draft import Draft, checked
+from iota.spec.draft import Draft, all_values, checked
 
 
 def read_spec(path: Path) -> RunSpec:
@@ -33,14 +33,16 @@ def read_spec(path: Path) -> RunSpec:
 def read_draft(path: Path) -> Draft:
     """The values of a spec in the TOML file at `path`, or those of a whole spec in a `.json` file.
 
-    The weights of a spec that starts from existing ones are not among them: `--init` names those.
+    What a run starts from is not among them, and where its steps and samples go on: `--init` and `--from` say
+    those.
 
     Raises:
         ValueError: the file cannot be read, is not TOML, or has a key that no spec has.
     """
     if path.suffix == ".json":
-        values = read_spec(path).model_dump(mode="json", exclude={"version", "init"})
-        del values["data"]["eos_id"]
+        values = all_values(read_spec(path))
+        del values["version"], values["init"]
+        del values["data"]["eos_id"], values["data"]["first_sequence"], values["optimizer"]["first_step"]
         return checked(values, str(path))
     try:
         return checked(tomllib.loads(path.read_text(encoding="utf-8")), str(path))

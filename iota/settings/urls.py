@@ -62,18 +62,30 @@ def host_port(text: str) -> str:
     form = "give HOST:PORT, as 0.0.0.0:8760 or [::]:8760"
     host, colon, port = text.strip().rpartition(":")
     inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or (":" in inner) != (inner != host) or not _is_host(inner):
+    if not colon or not host:
+        raise ValueError(f"its host or its port is missing: {form}")
+    if (":" in inner) != (inner != host) or not _is_host(inner):
         raise ValueError(f"its host is none: {form}")
     if not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"its port is none (0 to 65535): {form}")
     return f"{host.lower()}:{int(port)}"
 
 
-def public_host_port(text: str) -> str:
-    """`host_port` that others can reach. Raises ValueError for other texts, and for port 0."""
+def own_host_port(text: str) -> str:
+    """`host_port` to listen at, which has an IP address. Raises ValueError for other texts, and for names."""
     found = host_port(text)
+    if _ip_of(found) is None:
+        raise ValueError("its host is no IP address: give 0.0.0.0:8760 for all interfaces, or [::]:8760")
+    return found
+
+
+def public_host_port(text: str) -> str:
+    """`host_port` that others can reach. Raises ValueError for other texts, port 0, and 0.0.0.0 or [::]."""
+    found, form = host_port(text), "give what your router forwards, as 203.0.113.7:8760"
     if split_host_port(found)[1] == 0:
-        raise ValueError("its port is 0: give the one that your router forwards, as 203.0.113.7:8760")
+        raise ValueError(f"its port is 0: {form}")
+    if (ip := _ip_of(found)) is not None and ip.is_unspecified:
+        raise ValueError(f"nobody is reached at {ip}: {form}")
     return found
 
 
@@ -100,6 +112,14 @@ def _parts(text: str, schemes: tuple[str, ...], form: str) -> SplitResult:
     if port == 0 or not _is_host(parts.hostname):
         raise ValueError(f"its host or port (1 to 65535) is none: {form}")
     return parts
+
+
+def _ip_of(found: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address of what `host_port` returned; None for a name."""
+    try:
+        return ipaddress.ip_address(split_host_port(found)[0])
+    except ValueError:
+        return None
 
 
 def _is_host(host: str | None) -> bool:

@@ -318,8 +318,8 @@ class VirtualMiner:
 
     def _op_result(self, effect: effects.RunOp) -> facts.OpDone | facts.OpBad:
         op = effect.op
-        if self.device.gives_nan(op) or self._reads_bad(op):
-            return facts.OpBad(op)
+        if (bad := self._bad_inputs(op)) or self.device.gives_nan(op):
+            return facts.OpBad(op, bad)
         arrived = self._inputs.get((op.step, op.microbatch), {})
         self.disk.record(
             op.key,
@@ -335,16 +335,16 @@ class VirtualMiner:
             self._ran.setdefault(op.step, []).append((op.microbatch, op.attempt))
         return facts.OpDone(op, self._frame(effect))
 
-    def _reads_bad(self, op: Op) -> bool:
-        """Whether an input of the op gives NaN, as it was pushed."""
+    def _bad_inputs(self, op: Op) -> tuple[Direction, ...]:
+        """The inputs of the op that give NaN, as they were pushed."""
         arrived = self._inputs.get((op.step, op.microbatch), {})
-        read = [arrived.get(Direction.FORWARD), arrived.get(Direction.BACKWARD)]
-        names = {FrameHeader.model_validate_json(signed.header).name for signed in read if signed is not None}
-        gradient = op.kind is OpKind.BACKWARD
-        bad = {
-            name for name in names & self.disk.frames.bad if gradient or name.direction is Direction.FORWARD
-        }
-        return op.kind is not OpKind.STEP and bool(bad)
+        read = {OpKind.BACKWARD: tuple(Direction), OpKind.STEP: ()}.get(op.kind, (Direction.FORWARD,))
+        signed = {direction: arrived.get(direction) for direction in read}
+        return tuple(
+            direction
+            for direction, each in signed.items()
+            if each is not None and FrameHeader.model_validate_json(each.header).name in self.disk.frames.bad
+        )
 
     def _commit(self, effect: effects.WriteCommit) -> facts.Committed | None:
         """Commit to a version; no more in an epoch that the replica has left."""

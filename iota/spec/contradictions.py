@@ -52,20 +52,21 @@ def contradictions(spec: RunSpec, given: Collection[str]) -> list[str]:
     """A sentence for each pair of fields that contradict each other; `given` are the paths that were set."""
     found = [
         f"{path} was given, and {why}"
-        for path, (unused, why) in _UNUSED.items()
-        if path in given and unused(spec) and _value(spec, path) != spec_fields()[path].default
+        for path, (is_unused, why) in _UNUSED.items()
+        if path in given and is_unused(spec) and _value(spec, path) != spec_fields()[path].default
     ]
-    steps = spec.schedule.epochs * spec.schedule.steps
+    first, steps = spec.optimizer.first_step, spec.steps_before(spec.schedule.epochs)
+    total = f"{f'optimizer.first_step {first} + ' if first else ''}schedule.epochs x schedule.steps = {steps}"
     warmup = spec.optimizer.warmup_steps
     if warmup and warmup >= steps:
         found.append(
-            f"optimizer.warmup_steps {warmup} is not less than schedule.epochs x schedule.steps = {steps}:"
-            " warm up over fewer steps, or train longer"
+            f"optimizer.warmup_steps {warmup} is not less than {total}: warm up over fewer steps, or train"
+            " longer"
         )
     elif "optimizer.decay" in given and spec.optimizer.decay is Decay.COSINE and steps <= warmup + 1:
         found.append(
-            f"optimizer.decay cosine has no step to decay over: of schedule.epochs x schedule.steps ="
-            f" {steps}, optimizer.warmup_steps {warmup} warm up: train longer, or choose constant"
+            f"optimizer.decay cosine has no step to decay over: of {total}, optimizer.warmup_steps {warmup}"
+            " warm up: train longer, or choose constant"
         )
     busy = min(spec.layout.stages, spec.routed)
     if spec.schedule.credit < busy:
@@ -86,6 +87,11 @@ def contradictions(spec: RunSpec, given: Collection[str]) -> list[str]:
             " far as the miners did, or farther: lower one of them; 0.9 with 0.7 is usual"
         )
     return found
+
+
+def unused(spec: RunSpec) -> set[str]:
+    """The paths of values without an effect beside others of the spec."""
+    return {path for path, (is_unused, _) in _UNUSED.items() if is_unused(spec)}
 
 
 def _value(spec: RunSpec, path: str) -> object:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from iota.spec.run_spec import RunSpec
 from iota.spec.spec_fields import MADE, SWITCHES, spec_fields
 
 Draft = dict[str, Any]
@@ -52,6 +53,13 @@ PROPOSED = {
 """Values that `iota.model.proposal` proposes in place of the RunSpec's defaults; what they follow from."""
 
 
+def all_values(spec: RunSpec) -> Draft:
+    """Every value of a spec as JSON values, in the form of the newest version, whatever the spec's own is."""
+    newest = spec.model_copy(update={"version": RunSpec.newest()})
+    values: Draft = newest.model_dump(mode="json")
+    return values
+
+
 def merged(*drafts: Mapping[str, Any]) -> Draft:
     """The values of all drafts; a later draft's win."""
     found: Draft = {}
@@ -86,6 +94,42 @@ def values_of(draft: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from values_of(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def whole(value: Any, path: str) -> int:
+    """A number above zero that other values depend on. Raises ValueError."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1 or number != float(value):
+        raise ValueError(f"{path} cannot be {value!r}: give a whole number above zero")
+    return number
+
+
+def same_value(value: Any, ours: Any) -> bool:
+    """Whether a value that was given, perhaps as text, is the one that a spec has, as a JSON value."""
+    if isinstance(ours, list):
+        given = value.split(",") if isinstance(value, str) else value
+        return isinstance(given, list | tuple) and list(map(_plain, given)) == list(map(_plain, ours))
+    return bool(value == ours) or _plain(value) == _plain(ours)
+
+
+def _plain(value: Any) -> float | str:
+    """A number for a text that is one, so that 1e-3 and 0.001 are the same."""
+    try:
+        return str(value).lower() if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return str(value).lower()
+
+
+def fix_model(model: Mapping[str, Any], given: Draft, who: str) -> None:
+    """Raise ValueError where `given` has another value of the model than `model`, which `who` fixes."""
+    for path, value in values_of(given.get("model", {})):
+        ours = value_at(model, path)
+        if not same_value(value, ours):
+            shown = "none" if value is None else value
+            raise ValueError(f"model.{path} is {shown}, and {who} the model: leave it out")
 
 
 def checked(draft: Mapping[str, Any], place: str) -> Draft:

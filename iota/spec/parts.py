@@ -222,6 +222,8 @@ class DataSpec(SpecPart):
     """Whether attention stays inside documents; else it spans the whole sequence (docs/training.md)."""
     eos_id: Annotated[Count | None, Since(7, before=None)] = None
     """Token id that separates documents: the tokenizer's EOS. None where they are not masked."""
+    first_sequence: Annotated[Count, Since(8, before=0)] = 0
+    """Place in the order of samples at which the run begins: those before it were read by earlier runs."""
 
     @property
     def tokens(self) -> int:
@@ -253,6 +255,8 @@ class ScheduleSpec(SpecPart):
     """Microbatches that a replica may hold between their forward and their backward."""
     heldout: Count = 0
     """Held-out microbatches an epoch: the loss of its base (docs/training.md). 0: none."""
+    keep_every: Annotated[Count, Since(8, before=0)] = 0
+    """Every so-many-th base stays in the store, for later runs (docs/operators.md). 0: none beyond audits."""
 
 
 class OptimizerSpec(SpecPart):
@@ -280,6 +284,8 @@ class OptimizerSpec(SpecPart):
     """Learning rate after the warm-up: `constant`, or `cosine` to the run's last step."""
     final_lr: Fraction = 0.1
     """Learning rate at the last step of a cosine decay, as a share of `lr`."""
+    first_step: Annotated[Count, Since(8, before=0)] = 0
+    """Steps that earlier runs have done, after which the learning rate goes on."""
     moments: Annotated[Moments, Since(7, before=Moments.FP32)] = Moments.FP32
     """Number format of the moments of matrices: fp32, bf16, or int8 in blocks (docs/training.md)."""
     gradient_sums: Annotated[GradientSums, Since(7, before=GradientSums.FP32)] = GradientSums.FP32

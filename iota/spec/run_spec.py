@@ -29,7 +29,7 @@ from iota.spec.parts import (
 )
 from iota.spec.versions import Versioned
 
-SPEC_VERSION: Final = 7
+SPEC_VERSION: Final = 8
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
 OLDEST_SPEC: Final = 6
 """The earliest version that is read. Raise it to `SPEC_VERSION` with a field that is taken away."""
@@ -104,16 +104,32 @@ class RunSpec(Versioned):
     def learning_rate(self, epoch: int, step: int) -> float:
         """Learning rate of inner step `step` of `epoch`: linear warm-up, then constant or a cosine.
 
-        It is a function of the global step alone. The cosine ends at `final_lr` with the run's last step.
+        It is a function of the global step alone, which counts on from the steps of earlier runs. The cosine
+        ends at `final_lr` with the run's last step.
         """
-        o, h = self.optimizer, self.schedule.steps
-        g, total = epoch * h + step, self.schedule.epochs * h
+        o = self.optimizer
+        g, total = self.steps_before(epoch) + step, self.steps_before(self.schedule.epochs)
         if g < o.warmup_steps:
             return o.lr * (g + 1) / o.warmup_steps
         if o.decay is Decay.CONSTANT or total <= o.warmup_steps + 1:
             return o.lr
         progress = min(1.0, (g - o.warmup_steps) / (total - 1 - o.warmup_steps))
         return o.lr * (o.final_lr + (1 - o.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def steps_before(self, epoch: int) -> int:
+        """Steps that are done before `epoch`: those of the run's earlier epochs, and of earlier runs."""
+        return self.optimizer.first_step + epoch * self.schedule.steps
+
+    def sequences_before(self, epoch: int) -> int:
+        """Place in the order of samples at which `epoch` begins (`iota.data.sample`)."""
+        schedule = self.schedule
+        each = schedule.steps * schedule.microbatches * self.data.sequences
+        return self.data.first_sequence + epoch * each
+
+    def keeps_base(self, epoch: int) -> bool:
+        """Whether the base of `epoch` stays in the store when the epoch's audits are closed."""
+        every = self.schedule.keep_every
+        return every > 0 and epoch > 0 and epoch % every == 0
 
     @property
     def routed(self) -> int:

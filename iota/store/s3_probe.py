@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from iota.http import Answer, HttpClient, NoAnswer
+from iota.http import Answer, AnswerRefused, Compressed, HttpClient, NoAnswer
 from iota.store.checks import CHECK_FOLDER, Check, State
 from iota.store.s3_api import PartInfo, S3Api, typed_errors
 from iota.store.s3_modes import MAX_EXPIRY_S, CreateOnce, Deletes, Parts, S3Modes
@@ -262,7 +262,9 @@ class _Probe:
             return await self._http.fetch(
                 method, url, max_bytes=_MAX_ANSWER, timeout_s=_TRIAL_S, headers=headers, body=body
             )
-        except NoAnswer as error:
+        except Compressed as error:  # a gateway's page of an error
+            return Answer(error.status, {}, b"")
+        except (NoAnswer, AnswerRefused) as error:
             raise StoreUnavailable(f"{method} by URL: {error}") from error
 
     async def _blocking(self, operation: Callable[..., object], **parameters: Any) -> None:

@@ -34,7 +34,7 @@ def measure(spec: RunSpec, data: Path, threads: int) -> list[float]:
                 for sequence in sequence_indices(
                     spec.seed, 0, step, index,
                     steps=steps, microbatches=schedule.microbatches,
-                    sequences=spec.data.sequences, count=count,
+                    sequences=spec.data.sequences, count=count, first=spec.data.first_sequence,
                 )
             ]
         ).astype(np.int64)

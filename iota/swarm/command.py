@@ -50,7 +50,13 @@ def run_up(command: UpOptions, given: dict[str, Any]) -> None:
     console = Console()
     card = _card(command.device)
     root = command.run_dir or _new_run_dir()
+    if given.get("epoch") is not None and given.get("origin") is None:
+        raise ValueError("--epoch is that of the base of --from DIR: give both, or neither")
+    if given.get("origin") is not None:
+        given = {**given, "origin": str(Path(given["origin"]).resolve())}
     if not (root / "options.json").exists():
+        if given.get("origin") is not None:
+            given = _after(given, console)
         _check(SwarmOptions.of(**given), command, root, card)
     if command.port is not None and not is_free(command.port):
         raise ValueError(f"port {command.port} is in use: stop what uses it, or give another --port")
@@ -148,6 +154,15 @@ def _check(options: SwarmOptions, command: UpOptions, root: Path, card: int | No
     machine = Machine.free(root, card)
     if found := shortfalls(nodes, replace(machine, disk=max(0, machine.disk - SPARE_BYTES))):
         raise ValueError("; ".join(found))
+
+
+def _after(given: dict[str, Any], console: Console) -> dict[str, Any]:
+    """The options of a run that starts from the one in the folder of `--from`. Raises ValueError."""
+    from iota.swarm.earlier_run import after_folder  # imports torch, which takes seconds
+
+    if given.get("init") is not None:
+        raise ValueError("--init and --from both say what the run starts from: give one of them")
+    return after_folder(given, lambda line: console.print(line, highlight=False, soft_wrap=True))
 
 
 def _card(device: str) -> int | None:

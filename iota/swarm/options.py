@@ -106,6 +106,13 @@ class SwarmOptions(RunOptions):
 
     data: str = setting("stdlib", "stdlib, hf:DATASET, or a file or folder of text.")
     tokenizer: str = setting("bytes", "bytes, a folder, or a name on the Hub.")
+    origin: str | None = setting(
+        None,
+        "Folder of an earlier `iota up`, from whose base this run starts.",
+        flags=("--from",),
+        unset="a run of its own",
+    )
+    epoch: int | None = setting(None, "The epoch of that base.", ge=0, unset="the newest")
 
     def differences(self, given: dict[str, Any]) -> list[str]:
         """`--flag GIVEN (there OURS)` for each of the `given` options that has another value here.
@@ -113,11 +120,12 @@ class SwarmOptions(RunOptions):
         Raises:
             ValueError: a given value that is out of bounds.
         """
-        theirs = SwarmOptions.of(**{**asdict(self), **given})
+        draft = merged(self.values or {}, given.get("values") or {})
+        theirs = SwarmOptions.of(**{**asdict(self), **given, "values": draft})
         ours_spec, their_spec = self.draft_spec(), theirs.draft_spec()
         compared = {
             flag_name(name): (getattr(self, name), getattr(theirs, name))
-            for name in ("data", "tokenizer", "init")
+            for name in ("data", "tokenizer", "init", "origin", "epoch")
         }
         flags = {path: flag_name(name) for name, path in SPEC_PATHS.items()}
         for path, _ in values_of(SwarmOptions.of(**given).draft()):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from iota.console.watch import Watch
 from iota.files import write_whole
 from iota.model.pretrained import Pretrained, find_pretrained
-from iota.outer.start import pinned, store_start
+from iota.outer.start import StartWeights, pinned, store_start
 from iota.spec import RunSpec
-from iota.store import ObjectStore, StoreUnavailable, open_store
+from iota.store import ObjectStore, StoreUnavailable
+from iota.swarm.earlier_run import earlier_run, opening_of
+from iota.swarm.options import SwarmOptions
+from iota.swarm.run_dir import RunDir
+
+TIED: Final = "the head begins as a copy of the embedding, and is trained as a matrix of its own"
 
 
 def starting_weights(init: str) -> Pretrained:
@@ -24,21 +30,20 @@ def starting_weights(init: str) -> Pretrained:
     return Watch(f"--init {init}").persevere_blocking(lambda: find_pretrained(init))
 
 
-def start_from(spec: RunSpec, init: str, store: Path | str, say: Callable[[str], None]) -> RunSpec:
-    """The spec of a run that starts from the weights `init`, whose parts are then in `store`.
+def start_from(
+    spec: RunSpec, weights: StartWeights, store: Path | Callable[[], ObjectStore], say: Callable[[str], None]
+) -> RunSpec:
+    """The spec of a run that starts from `weights`, whose parts are then in `store`.
 
-    `store` is the folder of an embedded store, or an s3:// URL. A call that was interrupted is repeated: what
-    is stored already is not stored again.
+    `store` is the folder of an embedded store, or opens one. A call that was interrupted is repeated: what is
+    stored already is not stored again.
 
     Raises:
-        ValueError: the weights are not there, or do not fit.
+        ValueError: the weights do not fit, or are not finite.
         StoreError, OSError: the store or its disk fails.
     """
-    weights = starting_weights(init)
-    if spec.boundary.codec != "identity":
+    if spec.boundary.codec != "identity" and spec.layout.stages > 1:
         say(f"the {spec.boundary.codec} boundaries begin untrained: losses begin above those of the weights")
-    if weights.tied:
-        say("the head begins as a copy of the embedding, and is trained as a matrix of its own")
     say(f"reading the weights of {weights.source}")
     made = pinned(spec, weights)
     if isinstance(store, Path):
@@ -48,14 +53,30 @@ def start_from(spec: RunSpec, init: str, store: Path | str, say: Callable[[str],
     return made
 
 
+def started(spec: RunSpec, options: SwarmOptions, run_dir: RunDir, say: Callable[[str], None]) -> RunSpec:
+    """The spec of an `iota up` with its start weights, which are then in the store of `run_dir`.
+
+    Without start weights it is `spec`. Raises as `starting_weights`, `earlier_run` and `start_from`.
+    """
+    if options.init is not None:
+        weights = starting_weights(options.init)
+        if weights.tied:
+            say(TIED)
+        return start_from(spec, weights, run_dir.store, say)
+    if options.origin is None:
+        return spec
+    with earlier_run(opening_of(options.origin, {}, {}, say), options.epoch) as earlier:
+        return start_from(spec, earlier.weights(run_dir.root, lambda *_: None), run_dir.store, say)
+
+
 def _write(path: Path, data: bytes) -> None:
     if not path.exists():  # files appear whole, and the run's id in the key covers their content
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
 
 
-def _upload(url: str, work: Callable[[Callable[[str, bytes], None]], None]) -> None:
-    """Call `work` with a function that puts one object into the store at `url`, unless it is there.
+def _upload(open_it: Callable[[], ObjectStore], work: Callable[[Callable[[str, bytes], None]], None]) -> None:
+    """Call `work` with a function that puts one object into the store, unless it is there.
 
     A store that is away is outlasted. Raises ConditionStands where it was until the condition's end.
     """
@@ -66,7 +87,7 @@ def _upload(url: str, work: Callable[[Callable[[str, bytes], None]], None]) -> N
             await watch.persevere(lambda: store.put(key, data), StoreUnavailable)
 
     with asyncio.Runner() as runner:
-        store = open_store(url)
+        store = open_it()
         try:
             runner.run(watch.persevere(store.adapt, StoreUnavailable))
             work(lambda key, data: runner.run(put(store, key, data)))

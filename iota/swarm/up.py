@@ -166,7 +166,7 @@ class SwarmUp:
     def _prepare(self) -> RunSpec:
         """Prepare the data, and write manifest, spec and options to the run's folder. Blocks."""
         from iota.data.passes import check_data, check_passes
-        from iota.swarm.starting import start_from
+        from iota.swarm.starting import started
 
         run_dir, options = self._run_dir, self._options
         manifest: Manifest = prepare_data(options.data, options.tokenizer, run_dir.store, self._say)
@@ -181,8 +181,8 @@ class SwarmUp:
             )
         check_data(spec, manifest)
         self._say(check_passes(spec, manifest, self._command.max_passes))
-        if options.init is not None and not run_dir.spec_file.exists():
-            spec = start_from(spec, options.init, run_dir.store, self._say)
+        if not run_dir.spec_file.exists():
+            spec = started(spec, options, run_dir, self._say)
         write_json(run_dir.manifest_file, json.loads(manifest.canonical()))
         write_json(run_dir.spec_file, spec.model_dump(mode="json"))
         write_json(run_dir.options_file, asdict(options))

@@ -16,7 +16,9 @@ class Arrivals:
     """
 
     def __init__(self, limit: int) -> None:
-        self._queue: asyncio.Queue[IncomingFrame | None] = asyncio.Queue(limit)
+        self._queue: asyncio.Queue[IncomingFrame | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(limit) if limit else None
+        self._closed = False
 
     async def put(self, notice: FrameNotice, sender: str, data: bytes) -> None:
         """Add a fetched frame, once there is room. Raises TransferRefused for another size than announced."""
@@ -25,16 +27,26 @@ class Arrivals:
         await self.pass_on(IncomingFrame(notice, sender, data))
 
     async def pass_on(self, frame: IncomingFrame) -> None:
-        """Add a frame whose size was checked, once there is room."""
-        await self._queue.put(frame)
+        """Add a frame whose size was checked, once there is room; it is dropped after `close`."""
+        if self._room is not None:
+            await self._room.acquire()
+        if self._closed:
+            self._free()  # the next one that waits
+        else:
+            self._queue.put_nowait(frame)
 
     async def incoming(self) -> AsyncIterator[IncomingFrame]:
         """The frames, in order of arrival, until `close`."""
         while (frame := await self._queue.get()) is not None:
+            self._free()
             yield frame
 
     def close(self) -> None:
-        """End `incoming`, also for a reader that waits; what has not been read may be lost."""
-        while self._queue.full():  # make room for the end mark
-            self._queue.get_nowait()
+        """End `incoming`, also for a reader that waits, and `pass_on`; what has not been read may be lost."""
+        self._closed = True
         self._queue.put_nowait(None)
+        self._free()
+
+    def _free(self) -> None:
+        if self._room is not None:
+            self._room.release()

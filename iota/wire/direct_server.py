@@ -91,6 +91,8 @@ async def serve_frames(
         connections=64,
         rate=4.0,
         total=MAX_CONNECTIONS,
+        fields=32,
+        field_bytes=2048,
         shutdown_s=1.0,
     )
     async with listening(app, host, port, limits, tls) as url:

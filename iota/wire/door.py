@@ -74,6 +74,12 @@ class _Reading:
     places: list[Place]
 
 
+_NOT_EXPECTED: Final = {
+    Expectation.OVER: "nothing here needs them any more",
+    Expectation.WRONG: "the plan has them from another miner, or not at all",
+}
+
+
 class FrameDoor:
     """The `Door` of one life of a replica."""
 
@@ -244,7 +250,7 @@ class FrameDoor:
         if found is Expectation.EARLY:
             raise DoorRefused(Refusal.LATER, "its plan has not come here yet")
         if found is not Expectation.EXPECTED:
-            raise DoorRefused(Refusal.NOT_EXPECTED, str(found))
+            raise DoorRefused(Refusal.NOT_EXPECTED, _NOT_EXPECTED[found])
 
     async def _wait_for_plan(self, header: FrameHeader) -> Expectation:
         with self._counted_early(header.sender):

@@ -6,6 +6,7 @@ What it says is checked as a stranger's words would be: a native library reads t
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import struct
 from collections import deque
@@ -21,7 +22,7 @@ from iota.http import UploadPace
 from iota.system.process_sockets import start_with_socket
 from iota.wire.iroh_arrivals import IrohArrivals
 from iota.wire.iroh_options import IrohOptions
-from iota.wire.iroh_pipe import CHUNK, CREDIT, Kind, Message, Pipe, PipeError
+from iota.wire.iroh_pipe import CHUNK, Kind, Message, Pipe, PipeError
 from iota.wire.iroh_status import EndpointStatus
 from iota.wire.transport import TransportError, Unreachable
 
@@ -52,7 +53,8 @@ class _Push:
     """A frame on its way out."""
 
     def __init__(self) -> None:
-        self.credit = CREDIT
+        self.credit = 0
+        """Bytes that the process takes now: none before there is a stream, so that they cost no pace."""
         self.more = asyncio.Event()
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -138,7 +140,8 @@ class IrohChild:
         number, push = next(self._numbers), _Push()
         self._pushes[number] = push
         try:
-            self._pipe.post_json(Kind.PUSH, number, {"peer": peer, "head": head_size, "size": len(data)})
+            said = {"peer": peer, "head": head_size, "size": len(data)}
+            await self._pipe.send(Kind.PUSH, number, json.dumps(said).encode())  # fails where it has ended
             await self._send(number, push, memoryview(data), pace)
             return await push.answer
         except PipeError as error:

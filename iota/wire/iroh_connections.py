@@ -176,9 +176,7 @@ class Connections:
                     self._add(connection, key, dialled=False)
                 else:
                     connection.close(1, b"not a member that is known here")
-                    self._note(
-                        "stranger", source, f"a connection of {key}, which no contact known here names"
-                    )
+                    self._note("stranger", source, f"key {key[:8]} is in no contact that is known here yet")
         except (iroh.IrohError, TimeoutError):
             pass  # it went away, or was none of ours
         finally:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import psutil
 from pydantic import ValidationError
 
 from iota.http import UploadPace
@@ -23,7 +24,7 @@ from iota.settings.urls import split_host_port
 from iota.wire.frame import FrameError, head_size
 from iota.wire.iroh_arrivals import IrohArrivals, read_answer
 from iota.wire.iroh_child import DidNotStart, IrohChild
-from iota.wire.iroh_options import IrohOptions
+from iota.wire.iroh_options import MAX_NAMED, IrohOptions
 from iota.wire.iroh_pipe import Kind
 from iota.wire.iroh_status import IrohStatus, NatKind, nat_kind, seen_addresses
 from iota.wire.link import Door, DoorRefused, LinkKind
@@ -35,10 +36,10 @@ _STABLE_S: Final = 60.0
 """A process that lived so long starts a new series of pauses."""
 _MAX_PUSHES: Final = 128
 """Frames under way out: the process holds 1 MiB of each."""
+_MAX_DIALLED: Final = 4 * MAX_DIRECT
+"""Addresses at which one key is dialled: those of the member that names it, and of others that do."""
 _MAX_SEEN: Final = 3
 """Addresses in a contact that peers have named: false ones must not push out the others."""
-_MAX_NAMED: Final = 16
-"""Peers that are named in the log, once each, for one case."""
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,9 @@ class IrohLink:
     def status(self) -> IrohStatus:
         """What the endpoint knows of its network and its peers; a second old at most."""
         endpoint = self._child.status if self._child else None
+        here = {each.address for found in psutil.net_if_addrs().values() for each in found}
         given = [*self._options.public, *self._addresses]
+        given = [each for each in given if split_host_port(each)[0] not in here]
         nat = nat_kind(endpoint, given) if endpoint else NatKind.UNKNOWN
         return IrohStatus(endpoint=endpoint, nat=nat, restarts=self._restarts, last_end=self._last_end)
 
@@ -176,16 +179,14 @@ class IrohLink:
         after the last call.
         """
         if self.reaches(peer) and (to := self._to(peer)):
-            others = [each for who, each in self._prepared.items() if who != peer.hotkey]
-            if any(each["to"]["key"] == to["key"] and each["until"] > time.time() for each in others):
-                return  # another member named this key first: its addresses stand
             before = self._prepared.pop(peer.hotkey, None)
+            kept = {to["key"], *(each["to"]["key"] for each in self._prepared.values())}
             self._prepared[peer.hotkey] = {"to": to, "until": peer.expires}
-            kept = {to["key"], *(each["to"]["key"] for each in others)}
             left = before["to"]["key"] if before is not None else to["key"]
             if self._child:
                 # One member has one connection: else it would take those of all others, key by key.
-                self._child.tell(Kind.PREPARE, {**to, "leave": None if left in kept else left})
+                leave = None if left in kept else left
+                self._child.tell(Kind.PREPARE, {**self._with_others(to), "leave": leave})
 
     async def push(self, frame: OutgoingFrame, peer: Contact) -> bytes:
         to = self._to(peer)
@@ -199,7 +200,7 @@ class IrohLink:
             child = self._child
             if child is None or not child.ready.is_set():
                 raise Unreachable(f"the iroh process is being started again: {self._last_end}")
-            answer = await child.push(to, head, frame.data, self._pace)
+            answer = await child.push(self._with_others(to), head, frame.data, self._pace)
         try:
             read = read_answer(answer)
         except ValueError as error:
@@ -221,7 +222,8 @@ class IrohLink:
             began = time.monotonic()
             why = await self._one_life()
             if not self._first.done():
-                self._first.set_exception(LinkUnavailable(f"iroh cannot be used here: {why}"))
+                at = ", ".join(self._options.bind)
+                self._first.set_exception(LinkUnavailable(f"iroh cannot be used here, at UDP {at}: {why}"))
                 return
             if time.monotonic() - began > _STABLE_S:
                 pause = _FIRST_PAUSE_S
@@ -260,7 +262,7 @@ class IrohLink:
         now = time.time()
         self._prepared = {who: each for who, each in self._prepared.items() if each["until"] > now}
         for each in self._prepared.values():
-            child.tell(Kind.PREPARE, {**each["to"], "leave": None})
+            child.tell(Kind.PREPARE, {**self._with_others(each["to"]), "leave": None})
         if self._addresses:
             child.tell(Kind.ADDRESSES, self._addresses)
         if not self._first.done():
@@ -273,6 +275,17 @@ class IrohLink:
         relay = self._own_relay(peer.iroh.relay)
         addresses = [each for each in peer.iroh.addresses if self._is_dialled(each)]
         return {"key": peer.iroh.key, "relay": relay, "addresses": addresses}
+
+    def _with_others(self, to: dict[str, Any]) -> dict[str, Any]:
+        """Where to dial, with the addresses that other members name for the same key.
+
+        Anybody may name another's key. Only who holds it answers, at whichever address.
+        """
+        now, addresses = time.time(), [*to["addresses"]]
+        for each in self._prepared.values():
+            if each["until"] > now and each["to"]["key"] == to["key"]:
+                addresses += each["to"]["addresses"]
+        return {**to, "addresses": list(dict.fromkeys(addresses))[:_MAX_DIALLED]}
 
     def _own_relay(self, url: str | None) -> str | None:
         """The relay of the operator's own that `url` names; None where it is none of them."""
@@ -289,7 +302,7 @@ class IrohLink:
 
     def _note(self, case: str, peer: str, text: str) -> None:
         named = self._named.setdefault(case, set())
-        if peer not in named and len(named) < _MAX_NAMED:
+        if peer not in named and len(named) < MAX_NAMED:
             named.add(peer)
             # A neighbour may dial before its contact is here, and does so again.
             level = logging.INFO if case == "stranger" else logging.WARNING

@@ -11,6 +11,12 @@ MAX_SENT_STREAMS: Final = 6
 """Frames under way to one peer in one connection."""
 MAX_STREAMS: Final = 8
 """Frames under way from one peer in one connection: the sender may know of an end before the receiver."""
+IDLE_BURST: Final = 64
+IDLE_RATE: Final = 8.0
+"""Streams of one peer that bring no whole frame, at once and then a second: each takes the miner as long as a
+check of a signature. A sender that is refused eight times leaves the link for another."""
+MAX_NAMED: Final = 16
+"""Peers that are named in the log, once each, for one case."""
 MAX_CONNECTIONS: Final = 128
 """Connections of one endpoint. Each may hold 10 MB that are not yet read: `MAX_STREAMS` QUIC windows."""
 MAX_OF_ONE_KEY: Final = 3

@@ -51,7 +51,8 @@ class Kind(IntEnum):
     DATA = 9
     """Bytes of a push, or of an arrival."""
     WRITTEN = 10
-    """To the miner: so many bytes of a push are with the network (u32 LE)."""
+    """To the miner: pass on so many more bytes of a push (u32 LE), since its stream is open or the network
+    has as many."""
     ANSWERED = 11
     """To the miner: the peer's answer to a push."""
     BROKEN = 12

@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -19,12 +20,20 @@ from typing import Any, Final
 import iroh
 from iroh import iroh_ffi
 
+from iota.http.accept_limits import AcceptLimits
 from iota.system.process_sockets import shared_socket
 from iota.system.signals import present
 from iota.wire import iroh_buffers
 from iota.wire.iroh_connections import Connections, NotReached
 from iota.wire.iroh_live import Live, PeerAddress
-from iota.wire.iroh_options import ALPN, MAX_STREAMS, IrohOptions
+from iota.wire.iroh_options import (
+    ALPN,
+    IDLE_BURST,
+    IDLE_RATE,
+    MAX_NAMED,
+    MAX_STREAMS,
+    IrohOptions,
+)
 from iota.wire.iroh_pipe import Kind, Message, Pipe, PipeError
 from iota.wire.iroh_streams import Arrival, Outgoing, StreamFailed, receive_frame, send_frame
 from iota.wire.iroh_tasks import Tasks
@@ -43,6 +52,10 @@ class IrohProcess:
         self._pushes: dict[int, tuple[Outgoing, asyncio.Task[None]]] = {}
         self._arrivals: dict[int, Arrival] = {}
         self._asked: dict[int, asyncio.Future[bool]] = {}
+        self._idle = AcceptLimits(burst=IDLE_BURST, rate=IDLE_RATE)
+        """By network key: streams that bring no frame."""
+        self._named: dict[str, set[str]] = {}
+        """By case: whom the miner was told of."""
         self._numbers = 0
         self._chunk = memoryview(b"")
         """The body of the DATA that is being read."""
@@ -134,21 +147,26 @@ class IrohProcess:
                 continue
             live.refused += 1
             if live.refused > _MAX_REFUSED:
-                self._note("floods", live.key, "it opens streams beyond the bound; its connection is closed")
-                live.close("too many streams")
+                self._floods(live, "it opens streams beyond the bound; its connection is closed")
                 return
             with suppress(iroh.IrohError):
                 await stream.recv().stop(2)
                 await stream.send().reset(2)
 
+    def _floods(self, live: Live, text: str) -> None:
+        self._note("floods", live.key, text)
+        live.close("too many streams")
+
     async def _receive(self, live: Live, stream: iroh.BiStream) -> None:
         number = self._number()
         arrival = self._arrivals[number] = Arrival(live)
         try:
-            await receive_frame(live, stream, arrival, self._pipe, number, self._options, self._note)
+            whole = await receive_frame(live, stream, arrival, self._pipe, number, self._options, self._note)
         finally:
             live.coming -= 1
             del self._arrivals[number]
+        if not whole and not self._idle.allows(live.key, time.monotonic()):
+            self._floods(live, "it opens streams that bring no frame; its connection is closed")
 
     async def _is_member(self, key: str) -> bool:
         number = self._number()
@@ -161,7 +179,10 @@ class IrohProcess:
             self._asked.pop(number, None)
 
     def _note(self, case: str, key: str, text: str) -> None:
-        self._pipe.post_json(Kind.NOTE, 0, {"case": case, "key": key, "text": text})
+        named = self._named.setdefault(case, set())
+        if key not in named and len(named) < MAX_NAMED:  # strangers must not keep the miner reading of them
+            named.add(key)
+            self._pipe.post_json(Kind.NOTE, 0, {"case": case, "key": key, "text": text})
 
     def _number(self) -> int:
         self._numbers = (self._numbers + 1) % (1 << 32)

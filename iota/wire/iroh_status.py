@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from iota.http import is_loopback
 from iota.protocol.contacts import Relay
 from iota.spec import Count, Frozen, Hex32, Small
 
@@ -87,9 +88,12 @@ def seen_addresses(endpoint: EndpointStatus, own_hosts: Collection[str]) -> list
 def nat_kind(endpoint: EndpointStatus, given: Collection[str]) -> NatKind:
     """What peers' words come to; `given` are addresses that the operator named, not this machine's own."""
     local = set(endpoint.addresses) - set(given)
-    foreign = [peer.sees for peer in endpoint.peers if peer.sees and peer.sees not in local]
+    sees = [peer.sees for peer in endpoint.peers if peer.sees]
+    foreign = [
+        each for each in sees if each not in local and not is_loopback(each.rpartition(":")[0].strip("[]"))
+    ]
     if not foreign:
-        return NatKind.NONE if any(peer.sees for peer in endpoint.peers) else NatKind.UNKNOWN
+        return NatKind.NONE if sees else NatKind.UNKNOWN
     ports: defaultdict[str, set[str]] = defaultdict(set)
     for address in foreign:
         host, _, port = address.rpartition(":")

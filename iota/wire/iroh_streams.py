@@ -20,7 +20,7 @@ import iroh
 from iota.wire.iroh_connections import Note
 from iota.wire.iroh_live import Live
 from iota.wire.iroh_options import MAX_ANSWER, IrohOptions
-from iota.wire.iroh_pipe import CHUNK, Kind, Pipe
+from iota.wire.iroh_pipe import CHUNK, CREDIT, Kind, Pipe
 
 MAX_FRAME: Final = 1 << 34
 """Most bytes of a frame that is passed to the miner, which knows its exact size."""
@@ -96,11 +96,12 @@ async def send_frame(
         try:
             await sender.write_all(_PREFACE.pack(head_size, size))
             left = size
+            _take_more(pipe, number, CREDIT)
             while left:
                 chunk = await outgoing.next()
                 await sender.write_all(chunk)  # type: ignore[arg-type]  # any buffer will do
                 left -= len(chunk)
-                pipe.post(Kind.WRITTEN, number, len(chunk).to_bytes(4, "little"))
+                _take_more(pipe, number, len(chunk))
             await sender.finish()
         except iroh.IrohError:
             # The receiver reads no further where it refuses the frame, and says so.
@@ -118,6 +119,10 @@ async def send_frame(
     return answer
 
 
+def _take_more(pipe: Pipe, number: int, size: int) -> None:
+    pipe.post(Kind.WRITTEN, number, size.to_bytes(4, "little"))
+
+
 async def receive_frame(
     live: Live,
     stream: iroh.BiStream,
@@ -126,10 +131,13 @@ async def receive_frame(
     number: int,
     options: IrohOptions,
     note: Note,
-) -> None:
-    """Pass a frame of the peer to the miner, and its answer to the peer. Never raises but by cancellation."""
+) -> bool:
+    """Pass a frame of the peer to the miner, and its answer to the peer; returns whether all of it came.
+
+    Never raises but by cancellation.
+    """
     sender, receiver = stream.send(), stream.recv()
-    passed = False
+    passed = whole = False
     try:
         async with asyncio.timeout(options.head_s):
             head_size, size = _PREFACE.unpack(await receiver.read_exact(_PREFACE.size))
@@ -145,7 +153,7 @@ async def receive_frame(
                     data = await receiver.read_exact(min(CHUNK, left))
                     await pipe.send(Kind.DATA, number, data)
                     left -= len(data)
-            passed = False
+            passed, whole = False, True
         answer = await arrival.answer
         passed = False
         if answer is None:
@@ -169,6 +177,7 @@ async def receive_frame(
     finally:
         if passed:
             pipe.post(Kind.GONE, number)
+    return whole
 
 
 async def _admitted(arrival: Arrival, receiver: iroh.RecvStream) -> bool:

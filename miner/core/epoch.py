@@ -175,7 +175,7 @@ class EpochTraining:
             return []
         place = {"epoch": self.epoch, "step": fact.op.step, "microbatch": fact.op.microbatch}
         self.schedule.undo(fact.op)
-        if stored_first := self.inputs.deny(fact.op):
+        if stored_first := self.inputs.deny(fact.op, fact.bad_inputs):
             return stored_first
         self.schedule.drop(Drop(**place))
         return [Say(reports=(BadValue(**place),))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iota.protocol.events import Event
-from iota.protocol.frames import FrameName, FrameNotice
+from iota.protocol.frames import Direction, FrameName, FrameNotice
 from iota.protocol.messages import Report
 from iota.wire.transport import OutgoingFrame
 from miner.core.effects import Duty
@@ -106,6 +106,9 @@ class OpBad:
     """The op gave NaN or Inf. It has no result and no receipt. A STEP ends the life instead."""
 
     op: Op
+    bad_inputs: tuple[Direction, ...] = ()
+    """Of the frames that it has read, those that hold what no stage sends. Where there are none, each may be
+    what made it bad."""
 
 
 @dataclass(frozen=True)

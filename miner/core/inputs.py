@@ -12,7 +12,7 @@ receiver could read it else. The input is denied until the store has it, and the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,7 +56,9 @@ class InputBook:
     """Whether frames of an earlier process may lie on this disk."""
     routes: dict[Place, Route] = field(default_factory=dict)
     _bad: Counter[str] = field(default_factory=Counter)
-    """By sender: frames that this replica has asked to be stored, since an op on them was bad."""
+    """By sender: frames that this replica has asked to be stored, and that may have made an op bad."""
+    _asked: int = 0
+    """Frames that it has asked to be stored, since an op had them as inputs and was bad."""
 
     # ---- routes --------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class InputBook:
         if here or name.attempt != neighbour.sends:
             return Expectation.OVER
         mine = route.taken_over or header.receiver == self.schedule.hotkey
-        trusted = self._bad[header.sender] < MAX_BAD_OF_ONE and self._bad.total() < MAX_BAD
+        trusted = self._bad[header.sender] < MAX_BAD_OF_ONE and self._asked < MAX_BAD
         return Expectation.EXPECTED if mine and trusted else Expectation.WRONG
 
     def announce(self, event: FrameReady) -> list[Effect]:
@@ -242,10 +244,11 @@ class InputBook:
                     return [LoseState(f"{place} counts, and this disk has lost an input of it")]
         return []
 
-    def deny(self, op: Op) -> list[Effect]:
+    def deny(self, op: Op, bad: Collection[Direction]) -> list[Effect]:
         """An op gave NaN or Inf: what has its inputs stored that may not be; empty if all of them are.
 
-        The op is to run again on what the store has.
+        The op is to run again on what the store has. The orchestrator judges by all inputs; those that are
+        known to be `bad`, if any, count against their senders alone.
         """
         place = (op.step, op.microbatch)
         route, entry = self.routes.get(place), self.schedule.entry(*place)
@@ -254,14 +257,14 @@ class InputBook:
         effects: list[Effect] = []
         for direction, name in list(route.inputs.items()):  # those that it has not read as well
             if direction is Direction.FORWARD and entry.forward_receipted:
-                effects += self._prove(route, name)
+                effects += self._prove(route, name, not bad or direction in bad)
             else:
-                effects += self._deny(route, name)
+                effects += self._deny(route, name, not bad or direction in bad)
         if effects and op.kind is OpKind.BACKWARD:
             self.schedule.recompute(entry)
         return effects
 
-    def _deny(self, route: Route, name: FrameName) -> list[Effect]:
+    def _deny(self, route: Route, name: FrameName, counts: bool) -> list[Effect]:
         """Let go of an input, unless it is in the store as it is here; another one takes its place."""
         known = route.frame(name)
         if known.stored:
@@ -272,9 +275,9 @@ class InputBook:
         effects = [DenyFrame(name), *self.find(route.others(name))]
         if known.announced is not None:
             return [*effects, self._fetch(route, known.announced)]
-        return [*effects, *(self._ask_for(route, name) if name == route.current(name) else ())]
+        return [*effects, *(self._ask_for(route, name, counts) if name == route.current(name) else ())]
 
-    def _prove(self, route: Route, name: FrameName) -> list[Effect]:
+    def _prove(self, route: Route, name: FrameName, counts: bool) -> list[Effect]:
         """Wait with an input that a receipt names until the store has what the orchestrator knows of it."""
         current = route.current(name)
         if current is None or route.frame(name).stored or route.frame(current).announced is not None:
@@ -282,11 +285,12 @@ class InputBook:
         route.frame(current).denied = True
         route.proofs[name.direction] = current
         self.schedule.lack(name.step, name.microbatch, name.direction)
-        return self._ask_for(route, current)
+        return self._ask_for(route, current, counts)
 
-    def _ask_for(self, route: Route, name: FrameName) -> list[Effect]:
-        """Have the maker of a bad frame store it."""
-        self._bad[route.beside[name.stage].given[name.attempt]] += 1
+    def _ask_for(self, route: Route, name: FrameName, counts: bool) -> list[Effect]:
+        """Have the maker of an input of a bad op store it; whether that `counts` against it."""
+        self._asked += 1
+        self._bad[route.beside[name.stage].given[name.attempt]] += counts
         return [Say(reports=(FrameMissing(name=name, reason=DENIED),))]
 
     def _fetch(self, route: Route, event: FrameReady) -> FetchFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from iota.objects import epoch_prefixes
 from iota.protocol.events import Accusation, AuditsClosed
 from iota.protocol.member_records import PostedWeight, PostedWeights
 from iota.protocol.messages import (
@@ -153,7 +152,7 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     run.audits.closed_epochs.append(number)
     run.audits.filed[number] = PublicVerdicts(number, True, epoch.links, epoch.verdicts)
     run.audits.filed.pop(number - run.spec.audit.window, None)
-    run.outbox.deletions += epoch_prefixes(run.spec.id, number)
+    run.outbox.deletions += sealing.deleted_prefixes(run.spec, number)
     run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
     run.send_all(AuditsClosed(epoch=number))
     sealing.keep(run, number, epoch)
@@ -161,7 +160,7 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     run.epochs[number] = EpochState(number, closed_steps=epoch.closed_steps, audits_closed=True)
     if number != run.epoch:
         del run.epochs[number]
-    run.bases.forget(number, run.stages)
+    run.bases.forget(number, run.stages, stored=not run.spec.keeps_base(number))
     run.dirty = True
 
 

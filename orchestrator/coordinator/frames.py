@@ -11,7 +11,6 @@ from iota.protocol.frames import Direction, FrameKept, FrameName, FrameNotice
 from iota.wire.frame import leads_nowhere
 from orchestrator.coordinator.epoch_state import (
     Denial,
-    FramePlace,
     MicrobatchState,
     Place,
     PlannedStep,
@@ -89,7 +88,7 @@ def _take_frame(
         else:
             _contradicts(run, member, name)
         return
-    if kept is not None and _is_doubtful(run, step, at, name, kept):
+    if kept is not None and _is_doubtful(run, step, mb, name, kept):
         step.denied[at, name.attempt] = Denial(kept.receiver, asked=True)
         ask_to_store(run, step, mb, name)
         return
@@ -107,14 +106,27 @@ def _take_frame(
         run.members[mb.places[target].miner].events.pack()
 
 
-def _is_doubtful(run: RunState, step: PlannedStep, at: FramePlace, name: FrameName, kept: FrameKept) -> bool:
-    """Whether a frame is to be stored though its receiver keeps it: it has denied it, or is late already.
+def _is_doubtful(
+    run: RunState, step: PlannedStep, mb: MicrobatchState, name: FrameName, kept: FrameKept
+) -> bool:
+    """Whether a frame is to be stored though its receiver keeps it: it has denied it, is late already, or
+    may have acknowledged it in a life whose disk it has lost.
 
     A late replica may have lost what it has acknowledged, and is not late twice.
     """
-    denial = step.denied.get((at, name.attempt))
+    denial = step.denied.get(((mb.index, name.stage, name.direction), name.attempt))
     denied = denial is not None and denial.receiver == kept.receiver
-    return denied or run.members[kept.receiver].stalled
+    return denied or run.members[kept.receiver].stalled or _had_it_in_a_lost_life(run, step, mb, name, kept)
+
+
+def _had_it_in_a_lost_life(
+    run: RunState, step: PlannedStep, mb: MicrobatchState, name: FrameName, kept: FrameKept
+) -> bool:
+    """Whether the receiver had the microbatch in an earlier life: its sender may show a word of that one."""
+    stage, present = _destination(run, name), len(run.current.lives[kept.receiver]) - 1
+    attempts = [attempt for miner, attempt in mb.places[stage].earlier if miner == kept.receiver]
+    given = (step.given.find((mb.index, stage), attempt) for attempt in attempts)
+    return any(each is not None and each.life < present for each in given)
 
 
 def _contradicts(run: RunState, member: Member, name: FrameName) -> None:

@@ -28,6 +28,7 @@ from iota.protocol.records import (
     PlanRecord,
 )
 from iota.protocol.seals import member_parts
+from iota.spec import RunSpec
 from orchestrator.coordinator.epoch_state import EpochState, Life, counted_pairs
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import RunState, SealedRecord
@@ -126,7 +127,12 @@ def closed_prefixes(run: RunState) -> list[str]:
     """Prefixes of the objects of closed epochs, and of the plans of those whose record is gone."""
     audits = run.audits
     plans = [plans_prefix(run.spec.id, n) for n in audits.closed_epochs if n not in audits.published]
-    return [p for n in audits.closed_epochs for p in epoch_prefixes(run.spec.id, n)] + plans
+    return [p for n in audits.closed_epochs for p in deleted_prefixes(run.spec, n)] + plans
+
+
+def deleted_prefixes(spec: RunSpec, epoch: int) -> list[str]:
+    """Prefixes of what is deleted when the audits of `epoch` are closed."""
+    return epoch_prefixes(spec.id, epoch, keeps_base=spec.keeps_base(epoch))
 
 
 def links(run: RunState, number: int) -> dict[str, str]:

@@ -131,14 +131,16 @@ class Bases:
         if self.stages_stored[base.epoch] == stages:
             insort(self.complete, base.epoch)
 
-    def forget(self, epoch: int, stages: int) -> None:
-        """Forget the bases of an epoch whose audits are closed."""
+    def forget(self, epoch: int, stages: int, *, stored: bool) -> None:
+        """Forget the bases of an epoch whose audits are closed, and where they are, unless that is kept."""
         for at in ((epoch, stage) for stage in range(stages)):
-            for table in (self.stored, self.digests, self.made, self.makers, self.keepers, self.asked):
+            for table in (self.digests, self.made, self.makers, self.keepers, self.asked):
                 table.pop(at, None)
             self.unstored.end(at)
             self.unkept.pop(at, None)
-        if self.stages_stored.pop(epoch, 0) == stages:
+            if stored:
+                self.stored.pop(at, None)
+        if stored and self.stages_stored.pop(epoch, 0) == stages:
             self.complete.remove(epoch)
 
 

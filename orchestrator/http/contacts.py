@@ -24,7 +24,9 @@ from orchestrator.intake import Intake, parse
 
 _RATE: Final = 1.0
 _BURST: Final = 64.0
-"""Calls of one member: an answer may have 640 kB, and a miner asks every few seconds at most."""
+"""Calls of one member: a miner asks every few seconds at most."""
+_CONTACTS_EACH: Final = 16
+"""Contacts that are asked for as cheaply as a call: an answer of all that may be asked for has 640 kB."""
 _SWEEP_S: Final = CONTACT_S
 """Pause between two looks for contacts that have expired."""
 
@@ -63,14 +65,18 @@ class Contacts:
             RATE_LIMITED.
         """
         self._check_present(call.hotkey)
-        if wait := self._buckets.take(call.hotkey, time.monotonic()):
-            raise Problem(ProblemType.RATE_LIMITED, "this hotkey asks too often", retry_after=wait)
+        self._charge(call.hotkey, 1.0)
         request = parse(ContactsRequest, call.body)
+        self._charge(call.hotkey, len(request.wanted) / _CONTACTS_EACH)
         now = self._clock()
         if request.contact is not None:
             self._publish(call.hotkey, request.contact, now)
         found = (self._of(hotkey, now) for hotkey in dict.fromkeys(request.wanted))
         return b'{"contacts":[' + b",".join(data for data in found if data is not None) + b"]}"
+
+    def _charge(self, hotkey: str, count: float) -> None:
+        if wait := self._buckets.take(hotkey, time.monotonic(), count):
+            raise Problem(ProblemType.RATE_LIMITED, "this hotkey asks too often", retry_after=wait)
 
     def _check_present(self, hotkey: str) -> None:
         if self._intake.member(hotkey).left:

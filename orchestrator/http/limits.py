@@ -77,10 +77,13 @@ class TokenBuckets:
         self._rate, self._burst = rate, burst
         self._levels: LRUCache[str, tuple[float, float]] = LRUCache(keys)
 
-    def take(self, key: str, now: float) -> float:
-        """Take one token at `now` (monotonic seconds): 0.0, or the seconds until there is one."""
+    def take(self, key: str, now: float, count: float = 1.0) -> float:
+        """Take `count` tokens at `now` (monotonic seconds): 0.0, or the seconds until there are so many.
+
+        `count` is at most the bucket's size.
+        """
         level, since = self._levels.get(key, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._rate)
-        wait = 0.0 if level >= 1 else (1 - level) / self._rate
-        self._levels[key] = (level - 1 if wait == 0 else level, now)
+        wait = 0.0 if level >= count else (count - level) / self._rate
+        self._levels[key] = (level - count if wait == 0 else level, now)
         return wait

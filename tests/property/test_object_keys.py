@@ -75,8 +75,10 @@ def test_another_text_is_another_object_or_none(
 @given(keys)
 def test_every_object_of_an_epoch_lies_below_the_epochs_prefixes(key: RunObject | ServerObject) -> None:
     epoch = key.name.epoch if isinstance(key, FrameKey) else key.epoch
-    prefixes = [*epoch_prefixes(key.run, epoch), plans_prefix(key.run, epoch)]
+    prefixes = [*epoch_prefixes(key.run, epoch, keeps_base=False), plans_prefix(key.run, epoch)]
     assert sum(str(key).startswith(prefix) for prefix in prefixes) == 1
+    kept = epoch_prefixes(key.run, epoch, keeps_base=True)
+    assert any(str(key).startswith(p) for p in kept) == (not isinstance(key, BaseKey | PlanKey))
 
 
 @pytest.mark.parametrize(

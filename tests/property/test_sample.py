@@ -55,7 +55,15 @@ def test_microbatches_in_order_walk_the_sample_order(
         for step in range(steps)
         for index in range(microbatches)
         for sample in sequence_indices(
-            seed, epoch, step, index, steps=steps, microbatches=microbatches, sequences=sequences, count=count
+            seed,
+            epoch,
+            step,
+            index,
+            steps=steps,
+            microbatches=microbatches,
+            sequences=sequences,
+            count=count,
+            first=0,
         )
     ]
     assert walked == [sample_index(seed, i, count) for i in range(len(walked))]
@@ -80,7 +88,7 @@ def test_the_order_is_fixed_for_good() -> None:
 @pytest.mark.parametrize(("step", "index"), [(2, 0), (0, 3), (-1, 0)])
 def test_a_microbatch_outside_the_schedule_is_refused(step: int, index: int) -> None:
     with pytest.raises(ValueError, match="no microbatch"):
-        sequence_indices(0, 0, step, index, steps=2, microbatches=3, sequences=1, count=10)
+        sequence_indices(0, 0, step, index, steps=2, microbatches=3, sequences=1, count=10, first=0)
 
 
 def test_no_data_is_refused() -> None:

@@ -21,7 +21,7 @@ from iota.swarm.preparation import ORCHESTRATOR, VALIDATOR, make_crew, prepare_d
 from iota.swarm.processes import Program, Running
 from iota.swarm.programs import NETUID, SERVERS, Programs
 from iota.swarm.run_dir import RunDir, write_json
-from iota.swarm.starting import start_from
+from iota.swarm.starting import started
 from iota.swarm.watching import read_status, until_ready
 from tests.support.shared_launcher import SharedLauncher
 
@@ -130,8 +130,7 @@ class LiveSwarm:
         spec = self.options.spec(
             manifest.content_digest(), ids.vocab_size, manifest.heldout.tokens, ids.eos_id
         )
-        if self.options.init is not None:
-            spec = start_from(spec, self.options.init, self.run_dir.store, lambda line: None)
+        spec = started(spec, self.options, self.run_dir, lambda line: None)
         write_json(self.run_dir.manifest_file, json.loads(manifest.canonical()))
         write_json(self.run_dir.spec_file, spec.model_dump(mode="json"))
         return spec

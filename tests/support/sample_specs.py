@@ -60,13 +60,16 @@ def full_spec() -> RunSpec:
             codec="resbm", ratio=4, wire=WireDtype.INT8, hidden_ratio=1.5, anchor_rank=8
         ),
         data=DataSpec(
-            manifest="c" * 64, sequence_length=128, sequences=4, mask_documents=True, eos_id=7
+            manifest="c" * 64, sequence_length=128, sequences=4, mask_documents=True, eos_id=7,
+            first_sequence=1000,
         ),
-        schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2, heldout=3),
+        schedule=ScheduleSpec(epochs=5, steps=7, microbatches=8, pipeline=Pipeline.SYNC, credit=2, heldout=3,
+            keep_every=2,
+        ),
         optimizer=OptimizerSpec(
             kind=OptimizerKind.MUON, lr=5e-3, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1,
             muon_momentum=0.9, clip=None, state=StateRule.RESET, warmup_steps=3, decay=Decay.COSINE,
-            final_lr=0.05, moments=Moments.INT8, gradient_sums=GradientSums.BF16,
+            final_lr=0.05, moments=Moments.INT8, gradient_sums=GradientSums.BF16, first_step=70,
         ),
         outer=OuterSpec(eta=0.7, momentum=0.9, momentum_warmup=4, part_elements=1000),
         audit=AuditSpec(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,29 @@ from iota.protocol.messages import (
     Report,
 )
 from iota.spec import RunSpec
+from iota.store import EmbeddedStore
+from iota.store.embedded_server import make_app
 from orchestrator.coordinator import BaseMade, Coordinator, Entry
 from orchestrator.journal import Record, SqliteJournal
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.data_sets import MadeUp, made_up_job
-from tests.support.orchestrators import ORCHESTRATOR
+from tests.support.orchestrators import ORCHESTRATOR, Running, orchestrator
 from tests.support.small_runs import small_run
+from tests.support.store_servers import SECRET, serving
+
+
+@asynccontextmanager
+async def served(run: StoredRun) -> AsyncIterator[tuple[Running, str]]:
+    """The run's orchestrator and its store, both over HTTP; yields the store's URL too."""
+    manifest = (run.store / f"data/{run.spec.data.manifest}/manifest.json").read_bytes()
+    journal = run.root / "journal.db"
+    async with serving(make_app(run.store, SECRET, now=time.time)) as url:
+        store = EmbeddedStore(url, SECRET)
+        try:
+            async with orchestrator(journal, run.spec, store=store, manifest=manifest) as running:
+                yield running, url
+        finally:
+            await store.close()
 
 
 class Recording(Coordinator):

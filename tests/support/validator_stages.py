@@ -255,7 +255,7 @@ async def set_up(
         length = spec.data.sequence_length
         wanted = sequence_indices(
             spec.seed, epoch, step, index, steps=3, microbatches=3, sequences=2,
-            count=reader.sequence_count(length),
+            count=reader.sequence_count(length), first=0,
         )  # fmt: skip
         return np.stack([reader.tokens(n, length) for n in wanted])
 

@@ -35,7 +35,7 @@ async def test_a_run_goes_on_from_where_the_weights_are(tmp_path: Path) -> None:
     for index in range(spec.schedule.microbatches):
         drawn = sequence_indices(
             spec.seed, 0, 0, index, steps=spec.schedule.steps, microbatches=spec.schedule.microbatches,
-            sequences=spec.data.sequences, count=reader.sequence_count(length),
+            sequences=spec.data.sequences, count=reader.sequence_count(length), first=0,
         )  # fmt: skip
         ids = torch.stack([torch.from_numpy(reader.tokens(sequence, length)) for sequence in drawn])
         with torch.no_grad():

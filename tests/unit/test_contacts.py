@@ -194,6 +194,16 @@ async def test_calls_for_contacts_are_bounded_in_number(registry: Registry) -> N
     await registry.ask(B)
 
 
+async def test_many_contacts_cost_as_much_as_many_calls(registry: Registry) -> None:
+    """Answers that nobody reads lie in the orchestrator's memory, 640 kB each."""
+    wanted = [STRANGER.ss58] * MAX_CONTACTS
+    for _ in range(3):
+        await registry.ask(A, None, *wanted)
+    with pytest.raises(Problem) as caught:
+        await registry.ask(A, None, *wanted)
+    assert caught.value.type is ProblemType.RATE_LIMITED
+
+
 async def test_an_echo_has_the_callers_address_and_as_many_bytes_as_it_asked_for(running: Running) -> None:
     async with running.client(STRANGER) as client:  # admitted, and not joined
         for up, down in ((0, 0), (MAX_ECHO, 0), (0, MAX_ECHO), (3, 5)):

@@ -23,13 +23,13 @@ from iota.chain.ledger.server import make_app
 from iota.doctor import DEADLINE_S, Severity, findings, gather
 from iota.doctor.facts import OrchestratorFacts, Unknown
 from iota.doctor.gathering import answer_to
-from iota.doctor.threads import DaemonThreads
 from iota.identity.certificates import revoke
 from iota.identity.coldkey import create_coldkey
 from iota.identity.keys import create_hotkey, hotkey_path, load_hotkey
 from iota.identity.worker_file import make_worker
 from iota.protocol.messages import Role
 from iota.settings import MinerSettings, ValidatorSettings
+from iota.system.daemon_threads import DaemonThreads
 from tests.support.orchestrators import Running, join_request, make_spec, orchestrator
 
 NETUID = 9

@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +31,13 @@ from iota.store import EmbeddedStore
 from iota.store.embedded_server import make_app
 from tests.support.orchestrators import Running, orchestrator, raw
 from tests.support.store_servers import SECRET, moto_s3, serving
-from tests.support.stored_runs import StoredRun, store_run
+from tests.support.stored_runs import StoredRun, served, store_run
 from tests.unit.test_data_tokenizers import train_bpe
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> StoredRun:
     return store_run(tmp_path / "run")
-
-
-@asynccontextmanager
-async def served(run: StoredRun) -> AsyncIterator[tuple[Running, str]]:
-    """The run's orchestrator and its store, both over HTTP; yields the store's URL too."""
-    manifest = (run.store / f"data/{run.spec.data.manifest}/manifest.json").read_bytes()
-    journal = run.root / "journal.db"
-    async with serving(make_app(run.store, SECRET, now=time.time)) as url:
-        store = EmbeddedStore(url, SECRET)
-        try:
-            async with orchestrator(journal, run.spec, store=store, manifest=manifest) as running:
-                yield running, url
-        finally:
-            await store.close()
 
 
 def export(*arguments: object) -> int:

@@ -361,6 +361,23 @@ def test_what_a_replica_kept_before_it_lost_its_disk_is_sent_again_once_it_is_ad
     assert (0, 0, F) in sender.pending
 
 
+def test_an_acknowledgement_of_a_life_whose_disk_is_lost_delivers_nothing(driven: Driven) -> None:
+    """Its sender could show it again, and the receiver would be late with a frame that it does not have."""
+    receiver, sender = holder(driven, 1), holder(driven, 0)
+    driven.lose(other(driven, 1))
+    driven.join(receiver.order, receipts=0)
+    driven.hold_base()
+    driven.news(sender)
+    driven.say(sender, frames=[kept(driven, 0, F)])
+    assert place(driven, 0).forward is None
+    assert (0, 0, F) not in receiver.pending
+    assert (0, 0, F) in sender.pending
+    assert told(driven, sender) == [StoreFrame(name=NAME)]
+    driven.say(sender, frames=[frame(0, 0, 0, 0, 0, F)])
+    assert [event.notice.name for event in told(driven, receiver, FrameReady)] == [NAME]
+    assert costs(driven, sender, receiver) == [(0, 0), (0, 0)]
+
+
 def test_a_replica_that_is_back_with_its_disk_still_has_what_it_kept(driven: Driven) -> None:
     receiver = holder(driven, 1)
     driven.lose(other(driven, 1))

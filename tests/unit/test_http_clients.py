@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from iota.chain.errors import ChainError
 from iota.chain.ledger.client import LedgerChain
@@ -24,6 +23,7 @@ from iota.client.orchestrator import OrchestratorClient, OrchestratorUnreachable
 from iota.console.command import WorkFailed
 from iota.doctor import gathering
 from iota.http import AnswerRefused, HttpClient, NoAnswer, proxy_for
+from iota.http.client import socket_to
 from iota.identity.keys import Hotkey
 from iota.store import EmbeddedStore, ObjectClient, StoreError
 from iota.store.s3 import S3Store
@@ -31,7 +31,6 @@ from iota.swarm.watching import read_status
 from tests.support import hostile_http as attack
 from tests.support.certificates import self_signed
 from tests.support.hostile_http import Answer, Hostile, hostile
-from tests.support.store_servers import serving
 
 SHORT_S = 0.5
 FAILURES = (
@@ -160,27 +159,22 @@ async def test_an_answer_without_bounds_is_refused_in_bounded_memory(client: Cli
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="the system offers no choice")
-async def test_connections_have_bbr_where_the_system_lets_them() -> None:
+def test_connections_to_the_internet_have_bbr_where_the_system_lets_them() -> None:
     def control(tcp: socket.socket) -> bytes:
         return tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
 
+    def chosen(host: str) -> bytes:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket_to((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, 80))) as made:
+            return control(made)
+
     with socket.socket() as other:
+        usual = control(other)
         with suppress(OSError):
             other.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
         best = control(other)
-
-    async def open_end(request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse()
-        await answer.prepare(request)
-        await asyncio.sleep(60)
-        return answer
-
-    app = web.Application()
-    app.router.add_get("/", open_end)
-    async with serving(app) as url, HttpClient() as client, client.open("GET", url) as answer:
-        assert answer.connection is not None
-        assert answer.connection.transport is not None
-        assert control(answer.connection.transport.get_extra_info("socket")) == best
+    assert [chosen(host) for host in ("127.0.0.1", "10.0.0.9", "::1", "fe80::1%2")] == [usual] * 4
+    assert [chosen(host) for host in ("1.1.1.1", "2606:4700::1")] == [best] * 2
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)

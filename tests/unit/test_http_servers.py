@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import resource
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 
 from iota.chain.ledger import server as ledger_server
-from iota.http.server import ConnectionLimits, listening
+from iota.http.server import ConnectionLimits, PortUnavailable, admit, check_port, listening
+from iota.identity.peer_certificate import make_certificate
 from iota.store import EmbeddedStore
 from iota.store.embedded_server import make_app
 from tests.support.hostile_http import FLOOD
@@ -160,6 +163,14 @@ async def test_a_connection_that_idles_is_closed(target: Target) -> None:
     assert answer.startswith(b"HTTP/1.1 ")
 
 
+async def test_an_address_of_another_machine_is_told_from_a_port_in_use() -> None:
+    with pytest.raises(PortUnavailable, match="give an address of this machine"):
+        await check_port("203.0.113.7", 0)
+    async with listening(web.Application(), "127.0.0.1", 0) as url:
+        with pytest.raises(PortUnavailable, match="stop what uses it"):
+            await check_port("127.0.0.1", int(url.rpartition(":")[2]))
+
+
 async def test_connections_take_half_of_the_files_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,3 +186,35 @@ async def test_connections_take_half_of_the_files_at_most(
         assert (await opened[0][0].readline()).startswith(b"HTTP/1.1 ")
         for _, writer in opened:
             writer.close()
+
+
+async def _hello(request: web.Request) -> web.Response:
+    admit(request)
+    return web.Response(text="hello")
+
+
+async def test_a_request_that_comes_with_the_end_of_a_tls_handshake_is_answered() -> None:
+    app = web.Application()
+    app.router.add_get("/", _hello)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client.wrap_bio(incoming, outgoing)
+    async with listening(app, "127.0.0.1", 0, LIMITS, make_certificate()[0]) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+
+        async def until(step: Callable[[], object]) -> object:
+            while True:
+                with suppress(ssl.SSLWantReadError):
+                    return step()
+                writer.write(outgoing.read())
+                more = await reader.read(1 << 16)
+                assert more, "the server closed the connection"
+                incoming.write(more)
+
+        await until(tls.do_handshake)
+        tls.write(b"GET / HTTP/1.1\r\nHost: miner\r\n\r\n")  # what ends the handshake is still here
+        answer = await until(lambda: tls.read(1 << 16))
+        assert isinstance(answer, bytes)
+        assert answer.startswith(b"HTTP/1.1 200")
+        writer.close()

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from iota.http import Reach
@@ -123,6 +124,18 @@ async def test_a_link_reaches_whom_it_can_dial(ends: list[Member]) -> None:
     assert not sender.link().reaches(contact_of(None))
     with pytest.raises(Unreachable):
         await sender.link().push(pushed(), contact_of(None))
+
+
+@pytest.mark.parametrize("way", [over_direct, over_direct_with_tls], ids=lambda made: made.__name__)
+async def test_frames_one_after_another_take_one_connection(
+    way: Callable[[Path], AbstractAsyncContextManager[list[Member]]], tmp_path: Path
+) -> None:
+    async with way(tmp_path) as (sender, receiver):
+        for microbatch in range(5):
+            await sender.push(receiver, microbatch)
+        port = int(receiver.contact().direct[0].rpartition(":")[2])
+        found = psutil.Process().net_connections("tcp")
+        assert len([each for each in found if each.raddr and each.raddr.port == port]) == 1
 
 
 @pytest.mark.parametrize("why", Refusal)

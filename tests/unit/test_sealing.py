@@ -23,6 +23,7 @@ from iota.protocol.seals import member_parts
 from orchestrator.coordinator import Resumed
 from orchestrator.coordinator.state import Phase
 from orchestrator.coordinator.status import SEAL_SAID_S, waiting_for
+from tests.support.coordinator_indexes import check_indexes
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import make_spec
 
@@ -220,3 +221,21 @@ def test_a_record_is_read_for_a_window_of_epochs_after_its_audits() -> None:
     assert set(gone) < set(driven.coordinator.closed_prefixes())
     assert driven.coordinator.plan_root(2, 0) is None
     assert driven.coordinator.plan_root(3, 0) is not None
+
+
+def test_every_so_many_bases_stay_stored_when_their_audits_are_closed() -> None:
+    spec = make_spec(epochs=9, steps=1, microbatches=2)
+    spec = spec.model_copy(update={"schedule": spec.schedule.model_copy(update={"keep_every": 2})})
+    driven = Driven.training(spec)
+    for _ in range(6):
+        finish(driven)
+        go_on(driven)
+        driven.wait(1.0, block=driven.state.head.block + 1)
+        check_indexes(driven.state)
+    assert driven.state.audits.closed_epochs == [0, 1, 2, 3, 4, 5]
+    assert driven.coordinator.stored_epochs() == [2, 4, 6]
+    assert driven.coordinator.stored_base(4, 0) is not None
+    assert driven.coordinator.stored_base(3, 0) is None
+    for prefixes in (driven.coordinator.closed_prefixes(), driven.state.outbox.deletions):
+        bases = {prefix for prefix in prefixes if "/base/" in prefix}
+        assert bases == {f"{spec.id}/base/{epoch}/" for epoch in (0, 1, 3, 5)}

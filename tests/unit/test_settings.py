@@ -170,6 +170,20 @@ def test_a_public_address_has_a_port() -> None:
     assert MinerSettings.load(public_address="[2001:db8::1]:8760").public_address == "[2001:db8::1]:8760"
     with pytest.raises(ValueError, match=r"--public-address .*its port is 0"):
         MinerSettings.load(public_address="203.0.113.7:0")
+    with pytest.raises(ValueError, match=r"--public-address .*its port is missing"):
+        MinerSettings.load(public_address="203.0.113.7")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:8760", "[::]:8760"])
+def test_a_public_address_is_somewhere(address: str) -> None:
+    with pytest.raises(ValueError, match=r"--public-address .*nobody is reached at"):
+        MinerSettings.load(public_address=address)
+
+
+@pytest.mark.parametrize("address", ["localhost:8760", "my.host:8760"])
+def test_a_miner_listens_at_an_ip_address(address: str) -> None:
+    with pytest.raises(ValueError, match=r"--listen .*no IP address"):
+        MinerSettings.load(listen=address)
 
 
 def test_a_childs_environment_bounds_its_threads() -> None:

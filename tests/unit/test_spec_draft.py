@@ -41,7 +41,8 @@ OTHER_VALUES = {
     "outer.part_elements": 4096, "audit.ops": 3, "audit.commit_every": 3, "audit.window_steps": 21,
     "audit.tolerance": 0.02, "audit.window": 4, "audit.burn": 0.25, "audit.seal_blocks": 3,
     "audit.line": 5e7, "audit.extra_every": 4,
-    "audit.deadline_s": 60.0, "audit.merge_every": 7,
+    "audit.deadline_s": 60.0, "audit.merge_every": 7, "data.first_sequence": 900, "optimizer.first_step": 20,
+    "schedule.keep_every": 2,
 }  # fmt: skip
 """Another value than the default for every field of a spec."""
 

@@ -56,6 +56,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 
         (["--lr", "-1"], "--lr cannot be -1.0"),
         (["--seed", "-1"], "--seed cannot be -1"),
         (["--data", "absent"], "there is no source 'absent'"),
+        (["--epoch", "1"], "--epoch is that of the base of --from DIR: give both, or neither"),
+        (["--from", "absent"], "absent: there is no run of `iota up`; `iota spec --from` takes others"),
+        (["--from", "absent", "--init", "llama"], "--init and --from both say what the run starts from"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

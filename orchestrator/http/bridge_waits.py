@@ -13,7 +13,7 @@ class BridgeWaits:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._woken_for = bridge.revision
-        self._next: asyncio.Future[None] | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
         self.stopping = False
 
     async def changed(self, timeout_s: float) -> bool:
@@ -23,11 +23,16 @@ class BridgeWaits:
         """
         if self.stopping or timeout_s <= 0:
             return False
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        woken = self._next
-        await asyncio.wait([woken], timeout=timeout_s)
-        return woken.done() and not self.stopping
+        woken = asyncio.get_running_loop().create_future()
+        self._waiting.add(woken)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await woken
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.discard(woken)
+        return not self.stopping
 
     def wake(self) -> None:
         """Wake all watchers, if anything has changed."""
@@ -41,6 +46,7 @@ class BridgeWaits:
         self._resolve()
 
     def _resolve(self) -> None:
-        if self._next is not None:
-            self._next.set_result(None)
-            self._next = None
+        waiting, self._waiting = self._waiting, set()
+        for woken in waiting:
+            if not woken.done():
+                woken.set_result(None)

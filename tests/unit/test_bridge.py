@@ -30,8 +30,9 @@ from iota.protocol.bridge import (
 )
 from iota.simulate.names import fake_hotkey
 from orchestrator.bridge import Bridge, Conflict, Forbidden, Unfit, Writer, changes_after, page, write
+from orchestrator.bridge.bounds import MAX_MEMBER_VARIABLES
 from orchestrator.bridge.bridge import MAX_CHANGES, MAX_DONE, MAX_VOID
-from orchestrator.bridge.writing import MAX_MEMBER_TTL_S, MAX_MEMBER_VARIABLES
+from orchestrator.bridge.writing import MAX_MEMBER_TTL_S
 
 OPERATOR = Writer(fake_hotkey(8), operator=True, member=False)
 ANN, BEN = (Writer(fake_hotkey(n), operator=False, member=True) for n in range(2))

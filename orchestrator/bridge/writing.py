@@ -55,8 +55,7 @@ def decide(bridge: Bridge, writer: Writer, request: WriteRequest, now: float) ->
 def write(bridge: Bridge, writer: Writer, request: WriteRequest, now: float) -> int | Refusal:
     """Do a write; its revision, or why it is refused. One that is repeated gives the first one's revision."""
     bridge.expire(now)
-    known = bridge.done.get(writer.hotkey, {}).get(request.request)
-    if known is not None:
+    if (known := bridge.known(writer.hotkey, request.request)) is not None:
         return known
     puts = decide(bridge, writer, request, now)
     if isinstance(puts, Refusal):
@@ -64,7 +63,7 @@ def write(bridge: Bridge, writer: Writer, request: WriteRequest, now: float) -> 
     revision = bridge.revision + 1
     for put in puts:
         bridge.put(revision, put.name, put.variable)
-    bridge.note_done(writer.hotkey, request.request, revision)
+    bridge.note_done(writer.hotkey, request.request, now)
     return revision
 
 

@@ -59,7 +59,7 @@ def test_orion_is_as_the_orion_run() -> None:
 
 
 def test_the_default_spec_is_that_of_the_version_before() -> None:
-    """But for the version, its audits, its credit, what is held out, and fields that the version before did not have."""
+    """But for version, audits, credit, what is held out, and fields that the version before did not have."""
     spec = make_spec({}, "0" * 64, 257)
     assert spec.precision is Precision.FP32
     others = {

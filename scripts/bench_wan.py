@@ -337,7 +337,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names], fontsize=8)
     axes.set_ylabel("speed, of the unshaped swarm's")
     axes.set_title("Mbit/s up/down, 40 ms round trips, 64x compression; lines: goals", fontsize=9)
-    axes.legend(loc="lower left", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=len(columns), fontsize=8)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "iota"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 

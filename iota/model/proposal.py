@@ -188,7 +188,7 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
     if cuts is None:
         stages = whole(stages, STAGES)
         proposed["layout"]["cuts"] = balanced_cuts(model, stages, length)
-    proposed["schedule"]["credit"] = stages
+    proposed["schedule"]["credit"] = _credit(stages)
     kind = value_at(at, "optimizer.kind")
     if kind in list(OptimizerKind):
         proposed["optimizer"]["lr"] = schedule.rates[OptimizerKind(kind)]
@@ -205,6 +205,16 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
     if preset is not None:
         proposed["name"] = Path(preset).stem[:64] if preset.endswith(".json") else preset
     return proposed
+
+
+def _credit(stages: int) -> int:
+    """One microbatch for each stage, and more for those that are on their way.
+
+    With S stages that take t for a microbatch and h on the line between two, the first gradient is back at
+    stage 0 after S·t + 2·(S-1)·h: no stage waits if that is no more than credit times t. An eighth more is
+    enough for h = t/16, which is four times Orion's.
+    """
+    return stages + max(1, stages // 8) if stages > 1 else 1
 
 
 def _by_size(schedule: Schedule) -> Draft:

@@ -76,15 +76,15 @@ def _first(ladder: Ladder, fits: Callable[[RunSpec], bool]) -> str | None:
 def _ladders(stage: int) -> list[Callable[[RunSpec], Ladder]]:
     """Kinds of changes, from what costs a run least."""
     return [
-        _credit, _sequences, _moments, _sums, _precision, _optimizer, _pipeline, _length,
+        partial(_credit, stage), _sequences, _moments, _sums, _precision, _optimizer, _pipeline, _length,
         partial(_layers, stage),
     ]  # fmt: skip
 
 
-def _credit(spec: RunSpec) -> Ladder:
-    """Down to what keeps every stage busy."""
+def _credit(stage: int, spec: RunSpec) -> Ladder:
+    """Down to what keeps every stage busy; the last stage keeps one graph anyway."""
     most = min(spec.schedule.credit, spec.routed)
-    least = min(spec.layout.stages, spec.routed)
+    least = min(spec.layout.stages, spec.routed) if stage < spec.layout.stages - 1 else most
 
     def rung(index: int) -> Rung:
         credit = most - 1 - index

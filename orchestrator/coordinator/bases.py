@@ -9,10 +9,11 @@ from iota.protocol.events import BaseAssign
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import BaseStored, Ready
 from iota.protocol.records import BaseRecord
+from orchestrator.coordinator.base_table import Claims, StageEpoch
 from orchestrator.coordinator.entries import BaseMade
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merging import transfer_limit_s
-from orchestrator.coordinator.state import Claims, Phase, RunState, StageEpoch
+from orchestrator.coordinator.state import Phase, RunState
 from orchestrator.coordinator.waiting import Waiting
 
 MAX_KEEPERS = 2

@@ -84,7 +84,7 @@ def test_a_second_continuation_counts_all_runs_before_it() -> None:
     [
         ("layout.stages=2", "layout.cuts", (2, 2)),
         ("layout.stages=3", "layout.cuts", (2, 1, 1)),
-        ("layout.stages=4", "schedule.credit", 4),
+        ("layout.stages=4", "schedule.credit", 5),
         ("layout.replicas=2", "outer.momentum", 0.9),
         ("optimizer.kind=adamw", "optimizer.lr", 0.001),
         ("optimizer.lr=0.1", "optimizer.lr", 0.1),

@@ -65,9 +65,9 @@ def test_without_host_memory_a_card_recomputes_and_so_does_a_cpu() -> None:
 def test_the_graphs_that_there_is_room_for_are_counted() -> None:
     needs = stage_needs(LLAMA, 1, compiled=True)
     kept = needs.kept[Activations.OFFLOAD]
-    assert fit(LLAMA, needs, ROOMY, FLOPS).in_flight == needs.graphs == 8
+    assert fit(LLAMA, needs, ROOMY, FLOPS).in_flight == needs.graphs == 9
     short = card(needs.memory_of(Activations.OFFLOAD) - 3 * kept.graph)
-    assert (found := fit(LLAMA, needs, short, FLOPS)).in_flight == 5
+    assert (found := fit(LLAMA, needs, short, FLOPS)).in_flight == 6
     assert (found.policy, found.under) == (None, Activations.OFFLOAD)
     assert fit(LLAMA, needs, card(1 << 20), FLOPS).in_flight == 0
 
@@ -120,7 +120,7 @@ def test_a_miner_is_told_of_another_policy_and_what_the_runs_owner_could_change(
     assert stage_shortfalls(LLAMA, needs, machine) == []
     (said,) = stage_shortfalls(LLAMA, needs, machine, Activations.KEEP)
     assert "give --activations offload, or auto" in said
-    assert "the run's owner could give it optimizer.moments=bf16" in said
+    assert "the run's owner could give it schedule.credit=8" in said
     (said,) = stage_shortfalls(LLAMA, needs, card(needs.memory_of(Activations.OFFLOAD) - 1))
     assert "take a larger machine; the run's owner could give it" in said
 
@@ -135,7 +135,7 @@ def test_a_proposal_fits_the_memory_that_it_is_made_for() -> None:
     assert all(best_policy([needs], machine) for needs in all_needs(made, compiled=True))
     cuts = made.layout.cuts
     assert cuts[0] < cuts[1], "the first stage has the embedding, and fewer layers"
-    assert made.schedule.credit == len(cuts)
+    assert made.schedule.credit == len(cuts) + 1
     assert fitted_spec(draft, proposed, card(1 << 45), FLOPS) == proposed(draft)
 
 

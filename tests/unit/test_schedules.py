@@ -38,7 +38,7 @@ def test_each_preset_proposes_this_schedule(model: str) -> None:
         s.optimizer.warmup_steps, s.precision,
     ) == TABLE[model]  # fmt: skip
     assert (s.optimizer.decay, s.optimizer.clip, s.optimizer.betas) == (Decay.COSINE, 1.0, (0.9, 0.95))
-    assert s.schedule.credit == s.layout.stages
+    assert s.schedule.credit == {1: 1, 2: 3, 3: 4, 4: 5, 8: 9, 16: 18}[s.layout.stages]
     assert (s.outer.eta, s.outer.momentum) == ((1.0, 0.0) if s.layout.replicas == 1 else (0.7, 0.9))
 
 
@@ -59,20 +59,20 @@ def test_orion_is_as_the_orion_run() -> None:
 
 
 def test_the_default_spec_is_that_of_the_version_before() -> None:
-    """But for the version, its audits, what is held out, and fields that the version before did not have."""
+    """But for version, audits, credit, what is held out, and fields that the version before did not have."""
     spec = make_spec({}, "0" * 64, 257)
     assert spec.precision is Precision.FP32
     others = {
         "version": True,
         "audit": True,
         "precision": True,
-        "schedule": {"heldout", "keep_every"},
+        "schedule": {"heldout", "keep_every", "credit"},
         "model": {"rope_scaling", "depth_scaled_init"},
         "optimizer": {"moments", "gradient_sums", "first_step"},
         "data": {"mask_documents", "eos_id", "first_sequence"},
     }
     computed = spec.model_dump(mode="json", exclude=others) | {"compute": "fp32"}  # as it was called
-    assert json_digest(computed) == "71d538f7989bff0e5e3fcb051e47b7c3e307eab43c0f5fb50e1bbfb0eb7617be"
+    assert json_digest(computed) == "a9bab2354211d340c7a40ca0786679748af25893a0a9acebad364362b7e39a5b"
 
 
 def test_the_rate_follows_the_optimizer_and_a_given_one_stays() -> None:

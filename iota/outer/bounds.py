@@ -32,6 +32,9 @@ sum, over all roundings e, of e² and of 2·e times the sum of the element's rou
 and L = U·5.3·sqrt(steps) Freedman's inequality (1975) for both says R² <= V + (U + 2·L)·(sqrt(112·V) + 38·U),
 but for a chance of 2·e^-56.
 
+Every bound grows with each step's rate, so that it holds too where the operator has lowered rates: the live
+factor is at most 1 (`iota.protocol.bridge`).
+
 What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
 about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
 largest of a partition, with noise for gradients, half of it (20 steps). A lie within the bound is for audits.

@@ -15,6 +15,7 @@ from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import GENESIS
 from iota.protocol.records import BaseRecord
 from iota.spec import Pipeline, RunSpec
+from orchestrator.bridge import Bridge
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PartMerge, PlannedStep
 from orchestrator.coordinator.member import Member, Owed, PendingKey
@@ -288,6 +289,8 @@ class RunState:
     incidents: Incidents = field(default_factory=Incidents)
     outbox: Outbox = field(default_factory=Outbox)
     changed: Changed = field(default_factory=Changed)
+    bridge: Bridge = field(default_factory=Bridge)
+    """Variables that members share; the operator pauses the run and sets its rate by some of them."""
     part_bytes: list[list[int]] = field(init=False)
     """By stage: bytes of each partition of its fp32 vector."""
     roster: Roster = field(init=False)

@@ -20,6 +20,7 @@ from iota.outer.bounds import part_bounds
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.partition import Vector, split
 from iota.outer.pseudo_gradient import flatten, unflatten
+from iota.protocol.bridge import MAX_LR_FACTOR, MIN_LR_FACTOR
 from iota.spec import Precision, RunSpec
 from tests.support.small_spec import small_spec
 
@@ -59,8 +60,12 @@ def trained(
     shape: str,
     scale: float,
     joined: int,
+    factors: tuple[float, ...] = (1.0,),
 ) -> tuple[Vector, InnerOptimizer]:
-    """The pseudo-gradient of one epoch by real steps from `base`, and the optimizer after them."""
+    """The pseudo-gradient of one epoch by real steps from `base`, and the optimizer after them.
+
+    `factors` are those of the operator on the rate, step by step, by turns.
+    """
     like = initial_weights(spec, STAGE)
     weights = {name: w.clone() for name, w in unflatten(torch.from_numpy(base), like).items()}
     generator = torch.Generator().manual_seed(epoch)
@@ -70,7 +75,7 @@ def trained(
     for step in range(joined, spec.schedule.steps):
         gradients = {n: extreme_gradient(shape, scale, step, w, generator) for n, w in weights.items()}
         mean_and_clip(gradients, 1, clip_threshold(spec, STAGE), largest_of(gradients.values()))
-        rate = spec.learning_rate(epoch, step)
+        rate = spec.learning_rate(epoch, step) * factors[step % len(factors)]
         optimizer.update(weights, gradients, rate, rounding_of(spec, epoch, step))
     return start - flatten(weights).numpy(), optimizer
 
@@ -112,6 +117,7 @@ def the_spec(kind: str, precision: Precision = Precision.FP32, steps: int = 6, *
     joined=st.integers(0, 6),
     precision=st.sampled_from([Precision.FP32, Precision.BF16_SR]),
     moments=st.sampled_from(["fp32", "bf16", "int8"]),
+    factors=st.sampled_from([(1.0,), (MAX_LR_FACTOR, MIN_LR_FACTOR), (0.5,)]),
 )
 def test_honest_steps_stay_inside_whatever_the_gradients(
     kind: str,
@@ -126,19 +132,20 @@ def test_honest_steps_stay_inside_whatever_the_gradients(
     joined: int,
     precision: Precision,
     moments: str,
+    factors: tuple[float, ...],
 ) -> None:
     adamw = {"betas": betas, "eps": eps, "moments": moments}
     spec = the_spec(kind, precision, lr=rate, weight_decay=decay, state=state, clip=clip, **adamw)
     start = flatten(initial_weights(spec, STAGE)).numpy()
     base, optimizer = OuterState(start, np.zeros_like(start)), None
     for epoch in range(3):
-        delta, used = trained(spec, epoch, base.weights, optimizer, shape, scale, 0)
+        delta, used = trained(spec, epoch, base.weights, optimizer, shape, scale, 0, factors)
         if not np.isfinite(delta).all():
             return  # rates at which the model diverges
         assert not outside(spec, epoch, delta)
         optimizer = used if state == "carry" else None
         base = outer_step(base, delta, spec.outer.eta, spec.outer.momentum_at(epoch))
-    late, _ = trained(spec, 3, base.weights, None, shape, scale, joined)
+    late, _ = trained(spec, 3, base.weights, None, shape, scale, joined, factors)
     assert not np.isfinite(late).all() or not outside(spec, 3, late, joined)
 
 

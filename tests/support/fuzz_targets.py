@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from iota.client import orchestrator as client
 from iota.client.orchestrator import UntrustedAnswer
@@ -34,6 +34,7 @@ from iota.outer import open_delta_codec
 from iota.outer.base import base_parts
 from iota.outer.base_values import read_base_part
 from iota.outer.partition import PartError
+from iota.protocol.bridge import ChangeView, Lock, Set, WatchReply, WriteRequest
 from iota.protocol.contacts import ContactsRequest
 from iota.protocol.events import ExchangeReply
 from iota.protocol.messages import ExchangeRequest, Verdict
@@ -46,6 +47,8 @@ from iota.spec import WireDtype
 from iota.wire.frame import DOMAIN, FrameError, decode_frame
 from iota.wire.iroh_arrivals import KEPT, REFUSED, read_answer
 from iota.wire.receipt_form import form_fault, input_headers
+from orchestrator.bridge import Bridge, Writer, write
+from orchestrator.coordinator import Bridged
 from orchestrator.intake.bounds import parse
 from tests.support import sample_specs, samples
 from validator.audits.verdicts import verify_verdict
@@ -181,6 +184,26 @@ def _plan(data: bytes) -> None:
     assert all(len(plan.route(index)) == len(plan.routes[0]) for index in range(len(plan.routes)))
 
 
+def _bridge_write(data: bytes) -> None:
+    """A write, as the orchestrator does it, and again as its journal has it."""
+    request = parse(WriteRequest, data)
+    entry = Bridged(at=1.0, hotkey=samples.MINER.ss58, operator=True, write=request)
+    stored = Bridged.model_validate_json(entry.canonical())
+    lived, replayed = Bridge(), Bridge()
+    writer = Writer(entry.hotkey, operator=True, member=False)
+    found = write(lived, writer, entry.write, entry.at), write(replayed, writer, stored.write, stored.at)
+    assert found[0] == found[1]
+    assert lived == replayed
+    for change in lived.changes:
+        ChangeView.model_validate_json(change.json)
+
+
+def _bridge_writes() -> list[bytes]:
+    rule: JsonValue = {"write": "members", "read": "anyone"}
+    ops = (Set(name="rights/a", value=rule), Set(name="b", value=1.0, ttl_s=2.0), Lock(name="c", lease_s=1.0))
+    return [WriteRequest(request="0" * 32, ops=(op,)).model_dump_json().encode() for op in ops]
+
+
 def _verdict(data: bytes) -> None:
     verify_verdict(samples.DIGEST, Verdict.model_validate_json(data), samples.VALIDATOR.ss58)
 
@@ -262,6 +285,14 @@ TARGETS = {
         Target(
             "exchange", lambda data: parse(ExchangeRequest, data), (Problem,),
             _json(_MESSAGES["exchange request"]),
+        ),
+        Target(
+            "bridge", _bridge_write, (Problem,),
+            lambda: [*_json(samples.BRIDGE_WRITE)(), *_bridge_writes()],
+        ),
+        Target(
+            "variables", lambda data: client._parse(WatchReply, data), (UntrustedAnswer,),
+            _json(_MESSAGES["bridge watch reply"]),
         ),
         Target(
             "contacts", lambda data: parse(ContactsRequest, data), (Problem,),

@@ -248,7 +248,7 @@ async def test_a_changed_member_is_told_also_where_the_manifest_names_its_digest
     for name, was, becomes, told in (
         ("record.json", b'"withdrawn":0', b'"withdrawn":9', "not the one that was sealed"),
         (receipts, b'"tokens":', b'"tokens":1', "do not chain"),
-        (plan, b'"learning_rate":0', b'"learning_rate":1', "another learning rate than the spec"),
+        (plan, b'"learning_rate":0', b'"learning_rate":1', "a learning rate that the spec forbids"),
     ):
         changed = members(bundle)[name].replace(was, becomes, 1)
         found = await repeated(rewritten(bundle, tmp_path / "x.zip", {name: changed}, manifest=True))

@@ -17,8 +17,9 @@ from iota.console.counts import counted
 from iota.objects import part_sizes
 from iota.outer.base import base_roots, initial_base, named_weights, read_base
 from iota.outer.base_values import BaseRoots, next_base, started
+from iota.outer.merged_part import read_merged
 from iota.outer.nesterov import OuterState
-from iota.outer.partition import PartError, Vector, read_part
+from iota.outer.partition import PartError, Vector
 from iota.outer.pseudo_gradient import flatten
 from iota.protocol.frames import StoredObject
 from iota.spec import RunSpec
@@ -170,4 +171,5 @@ def _read_merged(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:
     sizes = part_sizes(spec, stage)
     if len(parts) != len(sizes):
         raise PartError(f"{counted(len(parts), 'part')} where the stage has {len(sizes)}")
-    return np.concatenate([read_part(p, n) for p, n in zip(parts, sizes, strict=True)])
+    codec = spec.outer.codec
+    return np.concatenate([read_merged(codec, p, n) for p, n in zip(parts, sizes, strict=True)])

@@ -32,6 +32,7 @@ from iota.objects.keys import (
     tokenizer_key,
 )
 from iota.objects.sizes import (
+    delta_part_bytes,
     frames_bytes,
     largest_object,
     max_bytes,
@@ -40,6 +41,7 @@ from iota.objects.sizes import (
     part_sizes,
     planned_frames,
     snapshot_bytes,
+    stage_feedback_bytes,
 )
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "RunObject",
     "ServerObject",
     "SettledKey",
+    "delta_part_bytes",
     "epoch_prefixes",
     "frames_bytes",
     "largest_object",
@@ -64,6 +67,7 @@ __all__ = [
     "planned_frames",
     "plans_prefix",
     "snapshot_bytes",
+    "stage_feedback_bytes",
     "start_key",
     "tokenizer_key",
     "validate_key",

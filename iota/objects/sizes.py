@@ -7,6 +7,7 @@ from typing import assert_never
 from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
 from iota.model.moment_layout import moment_bytes
+from iota.objects.delta_sizes import delta_bytes, feedback_bytes, merged_bytes
 from iota.objects.keys import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, RunObject
 from iota.protocol.frames import EvidenceItem
 from iota.spec import Pipeline, RunSpec
@@ -37,6 +38,16 @@ def part_sizes(spec: RunSpec, stage: int) -> list[int]:
 def part_count(spec: RunSpec, stage: int) -> int:
     """Number of partitions of a stage's vector."""
     return len(part_sizes(spec, stage))
+
+
+def delta_part_bytes(spec: RunSpec, stage: int) -> list[int]:
+    """Bytes of each encoded partition of a pseudo-gradient of a stage, in order."""
+    return [delta_bytes(spec.outer.codec, elements) for elements in part_sizes(spec, stage)]
+
+
+def stage_feedback_bytes(spec: RunSpec, stage: int) -> int:
+    """Bytes of a replica's error feedback; 0 in a run without."""
+    return feedback_bytes(spec.outer.codec, count(run_shapes(spec, stage)))
 
 
 def snapshot_bytes(spec: RunSpec, stage: int) -> int:
@@ -80,8 +91,11 @@ def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
     match key:
         case FrameKey():
             return frames_bytes(spec, 1)
-        case DeltaKey() | MergedKey():
-            return _FP32 * spec.outer.part_elements + _PART_SLACK
+        case DeltaKey():
+            return delta_bytes(spec.outer.codec, spec.outer.part_elements) + _PART_SLACK
+        case MergedKey():
+            elements = spec.outer.part_elements
+            return merged_bytes(spec.outer.codec, elements, elements) + _PART_SLACK
         case BaseKey():
             return 2 * _FP32 * spec.outer.part_elements + _PART_SLACK
         case EvidenceKey():

@@ -29,7 +29,7 @@ from iota.spec.parts import (
 )
 from iota.spec.versions import Versioned
 
-SPEC_VERSION: Final = 7
+SPEC_VERSION: Final = 8
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
 OLDEST_SPEC: Final = 6
 """The earliest version that is read. Raise it to `SPEC_VERSION` with a field that is taken away."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import Delta
 from iota.spec import StateRule
@@ -10,6 +12,11 @@ from orchestrator.coordinator.epoch_state import StageMerge
 from orchestrator.coordinator.lives import has_committed_all
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
+
+
+ENCODED_A_SECOND: Final = 1e8
+"""Bytes of fp32 that a replica encodes a second, at the least: one slow core does six times as many
+(`scripts/bench_outer.py`)."""
 
 
 def begin_merging(run: RunState) -> None:
@@ -65,7 +72,7 @@ def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
     if run.phase is not Phase.MERGING or not report.epoch == run.epoch == member.ready_epoch:
         return False
     merge = run.current.merges[member.stage]
-    fits = [p.size for p in report.parts] == run.part_bytes[member.stage]
+    fits = [p.size for p in report.parts] == run.delta_bytes[member.stage]
     new = not merge.fixed and member.hotkey not in merge.deltas and member.hotkey not in merge.early
     return fits and new and run.current.counted[member.hotkey] > 0
 
@@ -77,7 +84,9 @@ def delta_limit_s(run: RunState, stage: int) -> float:
     """
     awaited = run.current.merges[stage].awaited
     replay_s = max((run.members[hotkey].replay_s for hotkey in awaited), default=0.0)
-    return replay_s + transfer_limit_s(run, stage)
+    encode_s = sum(run.part_bytes[stage]) / ENCODED_A_SECOND if run.spec.outer.codec.has_feedback else 0.0
+    sent_s = encode_s + sum(run.delta_bytes[stage]) / run.spec.audit.line
+    return replay_s + max(run.deadlines.merge.seconds, sent_s)
 
 
 def transfer_limit_s(run: RunState, stage: int, vectors: int = 1) -> float:

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from iota.objects import part_sizes
+from iota.objects import delta_part_bytes, part_sizes
 from iota.protocol.events import EpochClose, Event
 from iota.protocol.heldout import BaseLoss
 from iota.protocol.messages import Outcome, Role, Verdict
@@ -288,6 +288,8 @@ class RunState:
     changed: Changed = field(default_factory=Changed)
     part_bytes: list[list[int]] = field(init=False)
     """By stage: bytes of each partition of its fp32 vector."""
+    delta_bytes: list[list[int]] = field(init=False)
+    """By stage: bytes of each encoded partition of a pseudo-gradient."""
     roster: Roster = field(init=False)
     deadlines: Deadlines = field(init=False)
     clocks: OpClocks = field(init=False, compare=False)
@@ -297,6 +299,7 @@ class RunState:
         ops = [AdaptiveDeadline(limits.first_s, *bounds) for _ in range(self.stages)]
         self.deadlines = Deadlines(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
         self.part_bytes = [[_FP32 * n for n in part_sizes(self.spec, stage)] for stage in range(self.stages)]
+        self.delta_bytes = [delta_part_bytes(self.spec, stage) for stage in range(self.stages)]
         self.roster, self.clocks = Roster.of(self.stages), OpClocks(ops)
 
     @property

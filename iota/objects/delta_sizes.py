@@ -1,4 +1,4 @@
-"""Sizes of encoded partitions of pseudo-gradients and of merges, by codec: all but a sparse merge's are exact.
+"""Sizes of encoded partitions of pseudo-gradients and of merges, by codec: exact but for a sparse merge.
 
 The formats themselves are in `iota/outer/`; what stands here must be known before a byte is read.
 """
@@ -37,11 +37,6 @@ def merged_bytes(codec: OuterCodec, elements: int, contributions: int) -> int:
         return _FP32 * elements
     sent = contributions * SPARSE_KEPT * -(-elements // SPARSE_CHUNK)
     return -(-elements // 8) + _FP32 * min(elements, sent)
-
-
-def feedback_bytes(codec: OuterCodec, elements: int) -> int:
-    """Bytes of what a replica keeps of `elements` that it has not sent: bf16, or nothing."""
-    return _BF16 * elements if codec.has_feedback else 0
 
 
 def unit(codec: OuterCodec) -> int:

@@ -7,7 +7,7 @@ from typing import assert_never
 from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
 from iota.model.moment_layout import moment_bytes
-from iota.objects.delta_sizes import delta_bytes, feedback_bytes, merged_bytes
+from iota.objects.delta_sizes import delta_bytes, merged_bytes
 from iota.objects.keys import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, RunObject
 from iota.protocol.frames import EvidenceItem
 from iota.spec import Pipeline, RunSpec
@@ -47,7 +47,7 @@ def delta_part_bytes(spec: RunSpec, stage: int) -> list[int]:
 
 def stage_feedback_bytes(spec: RunSpec, stage: int) -> int:
     """Bytes of a replica's error feedback; 0 in a run without."""
-    return feedback_bytes(spec.outer.codec, count(run_shapes(spec, stage)))
+    return spec.outer.codec.feedback_bytes * count(run_shapes(spec, stage))
 
 
 def snapshot_bytes(spec: RunSpec, stage: int) -> int:
@@ -99,10 +99,16 @@ def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
         case BaseKey():
             return 2 * _FP32 * spec.outer.part_elements + _PART_SLACK
         case EvidenceKey():
-            return (
-                snapshot_bytes(spec, stage)
-                if key.item is EvidenceItem.SNAPSHOT
-                else frames_bytes(spec, _ATTEMPTS * _FRAMES * spec.planned(0))
-            )
+            return _evidence_bytes(spec, key.item, stage)
         case _:
             assert_never(key)
+
+
+def _evidence_bytes(spec: RunSpec, item: EvidenceItem, stage: int) -> int:
+    match item:
+        case EvidenceItem.SNAPSHOT:
+            return snapshot_bytes(spec, stage)
+        case EvidenceItem.FRAMES:
+            return frames_bytes(spec, _ATTEMPTS * _FRAMES * spec.planned(0))
+        case EvidenceItem.FEEDBACK:
+            return stage_feedback_bytes(spec, stage)

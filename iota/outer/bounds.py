@@ -33,11 +33,12 @@ and L = U·5.3·sqrt(steps) Freedman's inequality (1975) for both says R² <= V 
 but for a chance of 2·e^-56.
 
 A codec with error feedback (`iota.outer.error_feedback`) sends x_e = beta·f + D_e, where f is no larger than
-x_{e-1}, so that |x_e| <= sum over j of beta^(e-j)·bound_j, of every epoch since the run's first. Each merge may
-move the base by as much. Codecs make nothing larger, over each of their units (`DeltaCodec`). Where two tensors
-share one, as they do at their ends, the largest of their bounds holds for each of its elements, since a scale
-serves both: always the same ones, so that what grows there grows by that too. Roundings to bf16 of past epochs
-come back likewise: their norms R are concave in D, so that the sum is W·R(sum / W), W the sum of beta's powers.
+x_{e-1}, so that |x_e| <= sum over j of beta^(e-j)·bound_j, of every epoch since the run's first. Each merge
+may move the base by as much. Codecs make nothing larger, over each of their units (`DeltaCodec`). Where two
+tensors share one, as they do at their ends, the largest of their bounds holds for each of its elements, since
+a scale serves both: always the same ones, so that what grows there grows by that too. Roundings to bf16 of
+past epochs come back likewise: their norms R are concave in D, so that the sum is W·R(sum / W), with W the
+sum of beta's powers.
 
 What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
 about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
@@ -154,9 +155,7 @@ class _Walk:
         """
         root, sent = math.sqrt(count), self.updates + self.past
         if not self.rounded:
-            return sent.of(begin, element), (
-                math.inf if norm == math.inf else sent.of(begin * root, norm)
-            )
+            return sent.of(begin, element), (math.inf if norm == math.inf else sent.of(begin * root, norm))
         size, steps = self.size.of(begin, element), (begin * root, min(norm, element * root))
         moved, before = self.updates.of(*steps), self.past.of(*steps)
         total = moved + before + self._rounded_norm(size, root, moved, self.rounded)

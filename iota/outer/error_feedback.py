@@ -2,8 +2,8 @@
 
     x <- beta·f + D        D^ = decode(encode(x))        f <- x - D^
 
-Each operation is elementwise in fp32 with one rounding, and f is kept in bf16, rounded toward zero, so that it
-takes half of the disk and of the evidence. A replica begins with f = 0. (Seide et al. 2014; Karimireddy et
+Each operation is elementwise in fp32 with one rounding, and f is kept in bf16, rounded toward zero, so that
+it takes half of the disk and of the evidence. A replica begins with f = 0. (Seide et al. 2014; Karimireddy et
 al. 2019; the decay and its 0.95 are SparseLoCo's, Sarfi et al. 2025.)
 """
 

@@ -49,10 +49,12 @@ def merge_part(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
         fault = _fault(spec, assign, by_hotkey[hotkey], read(by_hotkey[hotkey]), elements)
         if fault is not None:
             left_out[hotkey] = fault
+
+    def given(hotkey: str) -> Vector:
+        return codec.decode(read(by_hotkey[hotkey]) or b"", elements)
+
     tokens = {hotkey: each.tokens for hotkey, each in by_hotkey.items() if hotkey not in left_out}
-    merged: Vector = np.zeros(elements, np.float32)
-    if tokens:
-        merged = open_merge_rule()(tokens, lambda hotkey: codec.decode(read(by_hotkey[hotkey]) or b"", elements))
+    merged = open_merge_rule()(tokens, given) if tokens else np.zeros(elements, np.float32)
     return MergedPart(write_merged(spec.outer.codec, merged), left_out)
 
 

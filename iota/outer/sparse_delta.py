@@ -6,8 +6,8 @@
 
 The kept elements have the largest magnitudes, of equal ones those with the lower index. "Larger" are those
 above the mean magnitude of the kept: one step of Lloyd's (1982) quantiser of four levels that are symmetric.
-A mean is no larger than the largest, and makes the L2 norm of its group no larger, so that bounds of what goes
-in are bounds of what comes out (`iota.outer.bounds`). A short last chunk is filled up with zeros.
+A mean is no larger than the largest, and makes the L2 norm of its group no larger, so that bounds of what
+goes in are bounds of what comes out (`iota.outer.bounds`). A short last chunk is filled up with zeros.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _BATCH: Final = 128
 _MAGNITUDE: Final = np.uint32(0x7FFFFFFF)
 """Bits of a magnitude, which have its order."""
 _SIGN: Final = 31
+_SHIFTS: Final = np.arange(0, 8, 2, dtype=np.uint8)
+"""Of the four values in a byte."""
 
 
 class SparseDelta:
@@ -65,7 +67,7 @@ class SparseDelta:
 
 
 def _chunks(part_N: Vector, first: int) -> Vector:
-    """(C, E): up to `_BATCH` chunks from chunk `first` on; a copy, filled up with zeros, where one is short."""
+    """(C, E): up to `_BATCH` chunks from chunk `first` on; a short one is filled up with zeros."""
     own = part_N[first * SPARSE_CHUNK : (first + _BATCH) * SPARSE_CHUNK]
     if own.size % SPARSE_CHUNK == 0:
         return np.ascontiguousarray(own, np.float32).reshape(-1, SPARSE_CHUNK)
@@ -97,8 +99,9 @@ def _quantised(kept_CK: Vector) -> tuple[npt.NDArray[np.uint16], Codes]:
     # No magnitude can be above the mean alone, and where none is above it, no code names that scale.
     lower = _row_sums(np.where(high, np.float32(0), size)) / (np.float32(SPARSE_KEPT) - many)
     upper = _row_sums(np.where(high, size, np.float32(0))) / np.maximum(many, np.float32(1))
-    signs = (kept_CK.view(np.uint32) >> _SIGN).astype(np.uint8)
-    return cut(np.stack([lower, upper], axis=1)), (signs << 1) | high.astype(np.uint8)
+    codes: Codes = (kept_CK.view(np.uint32) >> _SIGN).astype(np.uint8) * np.uint8(2)
+    codes |= high.view(np.uint8)
+    return cut(np.stack([lower, upper], axis=1)), codes
 
 
 def _row_sums(values_CK: Vector) -> Vector:
@@ -131,11 +134,10 @@ def _read_indices(data: bytes) -> Indices:
 
 
 def _pack_codes(codes: Codes) -> bytes:
-    fours = codes.reshape(-1, 4) << np.arange(0, 8, 2, dtype=np.uint8)
-    return np.bitwise_or.reduce(fours, axis=1).tobytes()
+    packed: Codes = np.bitwise_or.reduce(codes.reshape(-1, 4) << _SHIFTS, axis=1)
+    return packed.tobytes()
 
 
 def _read_codes(data: bytes) -> Codes:
-    packed = np.frombuffer(data, np.uint8)[:, None] >> np.arange(0, 8, 2, dtype=np.uint8)
-    found: Codes = (packed & 3).reshape(-1, SPARSE_KEPT)
-    return found
+    packed: Codes = np.frombuffer(data, np.uint8)[:, None] >> _SHIFTS
+    return (packed & np.uint8(3)).reshape(-1, SPARSE_KEPT)

@@ -11,10 +11,12 @@ from iota.objects import (
     EvidenceKey,
     MergedKey,
     RunObject,
+    delta_part_bytes,
     frames_bytes,
     part_sizes,
     planned_frames,
     snapshot_bytes,
+    stage_feedback_bytes,
 )
 from iota.protocol.events import MergeAssign
 from iota.protocol.frames import EvidenceItem, StoredObject
@@ -35,7 +37,8 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
     epoch, sizes = _epoch(duty), [4 * elements for elements in part_sizes(spec, stage)]
     match duty:
         case StoreDelta():
-            parts = (_stored(DeltaKey(spec.id, epoch, stage, hotkey, n), s) for n, s in enumerate(sizes))
+            deltas = enumerate(delta_part_bytes(spec, stage))
+            parts = (_stored(DeltaKey(spec.id, epoch, stage, hotkey, n), s) for n, s in deltas)
             return Delta(epoch=epoch, parts=tuple(parts))
         case MergePart(assign):
             stored = merged_part(assign, str(MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)))
@@ -46,8 +49,11 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
             parts = (_stored(BaseKey(spec.id, epoch, stage, n, hotkey), 2 * s) for n, s in enumerate(sizes))
             return BaseStored(epoch=epoch, digest=bases[epoch], parts=tuple(parts))
         case StoreEvidence(epoch, item, version):
-            snapshot = item is EvidenceItem.SNAPSHOT
-            size = snapshot_bytes(spec, stage) if snapshot else frames_bytes(spec, planned_frames(spec))
+            size = {
+                EvidenceItem.SNAPSHOT: snapshot_bytes(spec, stage),
+                EvidenceItem.FRAMES: frames_bytes(spec, planned_frames(spec)),
+                EvidenceItem.FEEDBACK: stage_feedback_bytes(spec, stage),
+            }[item]
             stored = _stored(EvidenceKey(spec.id, epoch, hotkey, item, version), size)
             return EvidenceStored(epoch=epoch, item=item, version=version, stored=stored)
         case _:

@@ -119,6 +119,11 @@ class OuterCodec(StrEnum):
         """Whether a replica keeps what it has not sent, and adds it to its next pseudo-gradient."""
         return self is not OuterCodec.NONE
 
+    @property
+    def feedback_bytes(self) -> int:
+        """Bytes of an element of what a replica keeps: bf16, or nothing."""
+        return 2 if self.has_feedback else 0
+
 
 MAX_LAYERS: Final = 4096
 """Far more than a model has: who reads a spec lists the parameters of each layer."""

@@ -8,11 +8,10 @@ from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import Delta
 from iota.spec import StateRule
 from orchestrator.coordinator import evidence
-from orchestrator.coordinator.epoch_state import StageMerge
+from orchestrator.coordinator.epoch_state import Carried, StageMerge
 from orchestrator.coordinator.lives import has_committed_all
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
-
 
 ENCODED_A_SECOND: Final = 1e8
 """Bytes of fp32 that a replica encodes a second, at the least: one slow core does six times as many
@@ -136,19 +135,24 @@ def _fix(run: RunState, stage: int, merge: StageMerge) -> None:
         run.current.unassigned.add(stage)
 
 
-def carried(run: RunState, number: int) -> dict[str, str]:
-    """Contributor to the merges of an epoch -> root of the moments that it begins the next one with.
+def carried(run: RunState, number: int) -> dict[str, Carried]:
+    """Contributor to the merges of an epoch -> what it may begin the next one with.
 
     Its receipts up to the last COMMIT came before its pseudo-gradient counted, so the seal holds them.
     """
-    epoch = run.epochs.get(number)
-    if epoch is None or run.spec.optimizer.state is not StateRule.CARRY:
+    epoch, feeds = run.epochs.get(number), run.spec.outer.codec.has_feedback
+    moments = run.spec.optimizer.state is StateRule.CARRY
+    if epoch is None or not (moments or feeds):
         return {}
     last = run.spec.schedule.steps
     found = {}
     for hotkey in (hotkey for merge in epoch.merges for hotkey in merge.deltas):
-        ended = (life.moments for life in reversed(epoch.lives[hotkey]) if life.committed == last)
-        found[hotkey] = next(ended, EMPTY)
+        ended = (life for life in reversed(epoch.lives[hotkey]) if life.committed == last)
+        life = next(ended, None)
+        found[hotkey] = Carried(
+            moments=(life.moments if life else EMPTY) if moments else None,
+            feedback=(life.feedback if life else EMPTY) if feeds else None,
+        )
     return found
 
 

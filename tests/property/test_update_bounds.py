@@ -118,9 +118,14 @@ def the_spec(
         schedule=schedule,
         precision=precision,
         outer={
-            "eta": 0.7, "momentum": 0.9, "momentum_warmup": 2, "part_elements": 1000, "codec": codec, "beta": beta,
+            "eta": 0.7,
+            "momentum": 0.9,
+            "momentum_warmup": 2,
+            "part_elements": 1000,
+            "codec": codec,
+            "beta": beta,
         },
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -20,13 +20,13 @@ from iota.compute.determinism import device_class
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
-from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey
-from iota.outer import open_delta_codec
+from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey, part_sizes
 from iota.outer.base import base_parts, base_roots, initial_base, named_weights
 from iota.outer.base_values import next_base
+from iota.outer.error_feedback import write_feedback
 from iota.outer.merge import merge_part
-from iota.outer.partition import split
-from iota.outer.pseudo_gradient import pseudo_gradient
+from iota.outer.merged_part import read_merged
+from iota.outer.partition import Vector
 from iota.protocol.events import Contribution, EpochClose, MergeAssign, MergeReady
 from iota.protocol.frames import FrameName, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
@@ -97,6 +97,10 @@ class World:
         """(epoch, miner) -> (step of the join, first receipt) of each life."""
         self.ended: dict[tuple[int, str], str] = {}
         """(epoch, contributor to its merges) -> root of its last moments, where the run carries them."""
+        self.fed: dict[tuple[int, str], str] = {}
+        """(epoch, contributor to its merges) -> root of its last error feedback, where the run has any."""
+        self.held: dict[tuple[int, str], bytes] = {}
+        """(epoch, miner) -> the error feedback that its last life began with."""
         self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
             miner.engine.load(StageState.initial(spec, stage), version=0)
@@ -115,6 +119,7 @@ class World:
         for miner in self.miners:
             self.lives[epoch, miner.hotkey] = [(0, len(miner.receipts) + 1)]
             miner.joined = 0
+            self._hold(epoch, miner, miner.left)
             miner.snapshots.clear()
             miner.frozen.clear()
             miner.keep_snapshot(0)
@@ -137,6 +142,7 @@ class World:
     def _rejoin(self, epoch: int, stage: int, step: int) -> None:
         miner = self.miners[stage]
         miner.joined = step
+        self._hold(epoch, miner, [])
         self.lives[epoch, miner.hotkey].append((step, len(miner.receipts) + 1))
         base = named_weights(self.spec, stage, self.outer[stage].weights)
         miner.engine.load(StageState(base), version=step)
@@ -144,6 +150,10 @@ class World:
         miner.frozen.clear()
         miner.keep_snapshot(step)
         miner.commit(epoch, step)
+
+    def _hold(self, epoch: int, miner: Miner, held: list[Vector]) -> None:
+        miner.held = held
+        self.held[epoch, miner.hotkey] = b"".join(map(write_feedback, held))
 
     def _microbatch(self, mb: Microbatch) -> None:
         tokens, headers = self._batches(mb.epoch, mb.step, mb.index), {}
@@ -213,6 +223,8 @@ class World:
             fields = {"epoch": epoch, "step": step, "kind": OpKind.STEP, "version": version}
             miner.write(**fields, output=update.counted, update=update)
             miner.keep_snapshot(step + 1)
+            if step + 1 == self.spec.schedule.steps:
+                miner.encode(named_weights(self.spec, miner.stage, self.outer[miner.stage].weights))
             if self.spec.is_committed(step + 1, miner.joined):
                 miner.commit(epoch, step + 1)
 
@@ -238,18 +250,17 @@ class World:
     def _deltas(self, epoch: int) -> tuple[DeltaRecord, ...]:
         records = []
         for stage, miner in enumerate(self.miners):
-            base = named_weights(self.spec, stage, self.outer[stage].weights)
-            true = pseudo_gradient(base, miner.engine.state().weights).numpy()
-            vector = miner.way.delta(true)
-            parts = []
-            for n, part in enumerate(split(vector, self.spec.outer.part_elements)):
-                data = open_delta_codec().encode(part)
-                parts.append(self._put(str(DeltaKey(self.run, epoch, stage, miner.hotkey, n)), data))
+            parts = [
+                self._put(str(DeltaKey(self.run, epoch, stage, miner.hotkey, n)), data)
+                for n, data in enumerate(miner.encoded)
+            ]
             records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))
-        if self.spec.optimizer.state is StateRule.CARRY:
-            for miner in self.miners:
-                last = next(r for r in reversed(self.of_epoch(epoch, miner)) if r.commitment is not None)
+        for miner in self.miners:
+            last = next(r for r in reversed(self.of_epoch(epoch, miner)) if r.commitment is not None)
+            if self.spec.optimizer.state is StateRule.CARRY:
                 self.ended[epoch, miner.hotkey] = last.commitment.moments
+            if self.spec.outer.codec.has_feedback:
+                self.fed[epoch, miner.hotkey] = last.commitment.feedback
         return tuple(records)
 
     def _put(self, key: str, data: bytes) -> StoredObject:
@@ -279,7 +290,12 @@ class World:
             for why in said.left_out.values():
                 made.left_out.setdefault((stage, why), []).append(number)
         made.ready.append(MergeReady(epoch=epoch, stage=stage, parts=tuple(merged)))
-        vector = np.concatenate([np.frombuffer(self.store[part.key], "<f4") for part in merged])
+        sizes = part_sizes(self.spec, stage)
+        read = [
+            read_merged(self.spec.outer.codec, self.store[part.key], size)
+            for part, size in zip(merged, sizes, strict=True)
+        ]
+        vector = np.concatenate(read)
         self.outer[stage] = next_base(self.spec, epoch, self.outer[stage], vector)
         miner = self.miners[stage]
         miner.engine.rebase(named_weights(self.spec, stage, self.outer[stage].weights))
@@ -321,6 +337,7 @@ class World:
                     certificate=None,
                     stage=m.stage,
                     moments=self.ended.get((epoch - 1, m.hotkey)),
+                    feedback=self.fed.get((epoch - 1, m.hotkey)),
                     lives=tuple(
                         LifeRecord(joined=joined, first_receipt=first)
                         for joined, first in self.lives[epoch, m.hotkey]

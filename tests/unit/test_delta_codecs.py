@@ -114,7 +114,8 @@ def test_sparse_keeps_the_64_largest_and_of_equal_ones_the_first() -> None:
     part = np.zeros(4096, np.float32)
     part[1000:1100] = -1.0
     part[4000] = 3.0
-    decoded = open_delta_codec(OuterCodec.SPARSE).decode(open_delta_codec(OuterCodec.SPARSE).encode(part), 4096)
+    code = open_delta_codec(OuterCodec.SPARSE)
+    decoded = code.decode(code.encode(part), 4096)
     assert np.flatnonzero(decoded).tolist() == [*range(1000, 1063), 4000]
     assert decoded[4000] == 3.0
     assert set(decoded[1000:1063]) == {F(-1.0)}

@@ -12,7 +12,7 @@ Computed: the utilization H·T / (H·T + M) of a stage of `--parameters` and 3 r
 draw of mergers waits for, if these take longer); the merges of one miner (two miners merge each part, so that
 one fetches the contributions of 2/3 of a stage, merges these, and stores what comes out); the orchestrator's
 read of what was merged, of all stages over a line of `--orchestrator` Mbit/s; the download of the stage's
-merge; its application. Nothing overlaps with anything else, and compute takes `--cores` cores. T, the seconds of a
+merge; its application. Nothing overlaps, and compute takes `--cores` cores. T, the seconds of a
 step, follows from what the Orion-100B run reports for a merge in fp32 over the same links, whose upload and
 download are 2.24 of its steps (81.8 % at H = 10, 97.8 % at H = 100).
 

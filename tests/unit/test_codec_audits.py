@@ -42,7 +42,7 @@ def trained(
     rejoin: tuple[int, int] | None = None,
     **changes: object,
 ) -> World:
-    """A run whose miner of stage `LIAR` has a way of its own; `rejoin` takes the base anew in its last epoch."""
+    """A run whose miner of stage `LIAR` has its own way; `rejoin` takes the base anew in its last epoch."""
     spec = small_run(outer={"codec": codec}, audit=AuditSpec(commit_every=2), **changes)
     world = World(spec, {} if way is None else {LIAR: way}, device)
     for epoch in range(epochs):

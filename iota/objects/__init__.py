@@ -13,6 +13,7 @@
 `orchestrator.intake.rights` checks requests against the last column.
 """
 
+from iota.objects.delta_sizes import merged_sizes
 from iota.objects.grammar import validate_key
 from iota.objects.keys import (
     BaseKey,
@@ -37,6 +38,7 @@ from iota.objects.sizes import (
     largest_object,
     max_bytes,
     max_plan_bytes,
+    merged_part_sizes,
     part_count,
     part_sizes,
     planned_frames,
@@ -61,6 +63,8 @@ __all__ = [
     "manifest_folder",
     "max_bytes",
     "max_plan_bytes",
+    "merged_part_sizes",
+    "merged_sizes",
     "parse_key",
     "part_count",
     "part_sizes",

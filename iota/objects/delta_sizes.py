@@ -31,12 +31,17 @@ def delta_bytes(codec: OuterCodec, elements: int) -> int:
             return _SPARSE_BYTES * -(-elements // SPARSE_CHUNK)
 
 
-def merged_bytes(codec: OuterCodec, elements: int, contributions: int) -> int:
-    """The most bytes of a merged partition of `elements`, of so many contributions."""
+def merged_sizes(codec: OuterCodec, elements: int, contributions: int) -> range:
+    """The numbers of bytes that a merged partition of `elements` may have, of so many contributions."""
     if codec is not OuterCodec.SPARSE:
-        return _FP32 * elements
-    sent = contributions * SPARSE_KEPT * -(-elements // SPARSE_CHUNK)
-    return -(-elements // 8) + _FP32 * min(elements, sent)
+        return range(_FP32 * elements, _FP32 * elements + 1)
+    bits, sent = -(-elements // 8), contributions * SPARSE_KEPT * -(-elements // SPARSE_CHUNK)
+    return range(bits, bits + _FP32 * min(elements, sent) + 1, _FP32)
+
+
+def merged_bytes(codec: OuterCodec, elements: int, contributions: int) -> int:
+    """The most of them."""
+    return merged_sizes(codec, elements, contributions)[-1]
 
 
 def unit(codec: OuterCodec) -> int:

@@ -7,7 +7,7 @@ from typing import assert_never
 from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
 from iota.model.moment_layout import moment_bytes
-from iota.objects.delta_sizes import delta_bytes, merged_bytes
+from iota.objects.delta_sizes import delta_bytes, merged_bytes, merged_sizes
 from iota.objects.keys import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, RunObject
 from iota.protocol.frames import EvidenceItem
 from iota.spec import Pipeline, RunSpec
@@ -43,6 +43,11 @@ def part_count(spec: RunSpec, stage: int) -> int:
 def delta_part_bytes(spec: RunSpec, stage: int) -> list[int]:
     """Bytes of each encoded partition of a pseudo-gradient of a stage, in order."""
     return [delta_bytes(spec.outer.codec, elements) for elements in part_sizes(spec, stage)]
+
+
+def merged_part_sizes(spec: RunSpec, stage: int, part: int, contributions: int) -> range:
+    """The numbers of bytes that one merged partition may have."""
+    return merged_sizes(spec.outer.codec, part_sizes(spec, stage)[part], contributions)
 
 
 def stage_feedback_bytes(spec: RunSpec, stage: int) -> int:

@@ -13,6 +13,7 @@ from iota.objects import (
     RunObject,
     delta_part_bytes,
     frames_bytes,
+    merged_part_sizes,
     part_sizes,
     planned_frames,
     snapshot_bytes,
@@ -41,7 +42,7 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
             parts = (_stored(DeltaKey(spec.id, epoch, stage, hotkey, n), s) for n, s in deltas)
             return Delta(epoch=epoch, parts=tuple(parts))
         case MergePart(assign):
-            stored = merged_part(assign, str(MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)))
+            stored = merged_part(spec, assign, str(MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)))
             return Merged(epoch=epoch, stage=assign.stage, part=assign.part, stored=stored)
         case StoreBase():
             if epoch not in bases:
@@ -60,10 +61,11 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
             assert_never(duty)
 
 
-def merged_part(assign: MergeAssign, key: str) -> StoredObject:
+def merged_part(spec: RunSpec, assign: MergeAssign, key: str) -> StoredObject:
     """The merge of a part under a key. Whoever merges the same contributions gets the same digest."""
+    sizes = merged_part_sizes(spec, assign.stage, assign.part, len(assign.contributions))
     content = digest("merged", assign.epoch, assign.stage, assign.part, assign.contributions)
-    return StoredObject(key=key, digest=content, size=assign.contributions[0].stored.size)
+    return StoredObject(key=key, digest=content, size=sizes[-1])
 
 
 def _epoch(duty: Duty) -> int:

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from iota.objects import delta_part_bytes, part_sizes
+from iota.objects import delta_part_bytes, merged_sizes, part_sizes
 from iota.protocol.events import EpochClose, Event
 from iota.protocol.heldout import BaseLoss
 from iota.protocol.messages import Outcome, Role, Verdict
@@ -321,6 +321,10 @@ class RunState:
     def newest_base(self) -> int:
         """The newest epoch whose base is stored by every stage; -1 before the first."""
         return self.bases.complete[-1] if self.bases.complete else -1
+
+    def merged_sizes(self, stage: int, part: int, contributions: int) -> range:
+        """The numbers of bytes that a merged partition of so many contributions may have."""
+        return merged_sizes(self.spec.outer.codec, self.part_bytes[stage][part] // _FP32, contributions)
 
     def send(self, hotkey: str, event: Event) -> None:
         """Append an event to a node's numbered sequence; the shell then answers its waiting exchange."""

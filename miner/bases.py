@@ -8,18 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from iota.client.run_objects import RunObjects
 from iota.compute.commitment import commitment
 from iota.compute.state import StageState, save_state
-from iota.console.counts import counted
-from iota.objects import part_sizes
 from iota.outer.base import base_roots, initial_base, named_weights, read_base
 from iota.outer.base_values import BaseRoots, next_base
-from iota.outer.merged_part import read_merged
+from iota.outer.merged_part import read_merged_stage
 from iota.outer.nesterov import OuterState
-from iota.outer.partition import PartError, Vector
+from iota.outer.partition import PartError
 from iota.protocol.frames import StoredObject
 from iota.spec import RunSpec
 from iota.store import StoreError
@@ -90,7 +86,7 @@ class BaseKeeper:
         base = self._held
         if effect.parts:
             what = f"the merge of epoch {effect.epoch}"
-            merged = await self._fetched(what, effect.parts, urls, _read_merged)
+            merged = await self._fetched(what, effect.parts, urls, read_merged_stage)
             base = await asyncio.to_thread(next_base, self.spec, effect.epoch, base, merged)
 
         roots = await asyncio.to_thread(base_roots, self.spec, base)
@@ -153,12 +149,3 @@ class BaseKeeper:
 
 def _megabytes(parts: Sequence[StoredObject]) -> str:
     return f"{sum(part.size for part in parts) / 1e6:.1f} MB"
-
-
-def _read_merged(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:
-    """A stage's merged pseudo-gradient (N,) from its stored parts. Raises PartError."""
-    sizes = part_sizes(spec, stage)
-    if len(parts) != len(sizes):
-        raise PartError(f"{counted(len(parts), 'part')} where the stage has {len(sizes)}")
-    codec = spec.outer.codec
-    return np.concatenate([read_merged(codec, p, n) for p, n in zip(parts, sizes, strict=True)])

@@ -7,10 +7,14 @@ three contributions 13 times less than fp32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from iota.console.counts import counted
+from iota.objects import part_sizes
 from iota.outer.partition import NotFinite, PartError, Vector, part_bytes, read_part
-from iota.spec import OuterCodec
+from iota.spec import OuterCodec, RunSpec
 
 
 def write_merged(codec: OuterCodec, merged_N: Vector) -> bytes:
@@ -40,3 +44,12 @@ def read_merged(codec: OuterCodec, data: bytes, elements: int) -> Vector:
     found: Vector = np.zeros(elements, np.float32)
     found[np.unpackbits(packed, count=elements, bitorder="little").astype(bool)] = values
     return found
+
+
+def read_merged_stage(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:
+    """A stage's merged pseudo-gradient (N,) from its parts. Raises PartError."""
+    sizes = part_sizes(spec, stage)
+    if len(parts) != len(sizes):
+        raise PartError(f"{counted(len(parts), 'part')} where the stage has {len(sizes)}")
+    codec = spec.outer.codec
+    return np.concatenate([read_merged(codec, p, n) for p, n in zip(parts, sizes, strict=True)])

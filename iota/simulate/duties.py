@@ -42,7 +42,8 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
             parts = (_stored(DeltaKey(spec.id, epoch, stage, hotkey, n), s) for n, s in deltas)
             return Delta(epoch=epoch, parts=tuple(parts))
         case MergePart(assign):
-            stored = merged_part(spec, assign, str(MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)))
+            key = MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)
+            stored = merged_part(spec, assign, str(key))
             return Merged(epoch=epoch, stage=assign.stage, part=assign.part, stored=stored)
         case StoreBase():
             if epoch not in bases:

@@ -32,6 +32,7 @@ from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
     Beginning,
+    Commitment,
     OpKind,
     Receipt,
     ReceiptBatch,
@@ -39,7 +40,7 @@ from iota.protocol.receipts import (
     counted_digest,
     signed_payload,
 )
-from iota.spec import RunSpec, json_digest
+from iota.spec import RunSpec, StateRule, json_digest
 
 
 class Honest:
@@ -250,6 +251,8 @@ class Miner:
         """What its pseudo-gradient of the epoch leaves."""
         self.encoded: list[bytes] = []
         """Its pseudo-gradient of the epoch, by part."""
+        self.ended: dict[int, Commitment] = {}
+        """Epoch to whose merges it contributed -> its last commitment."""
         self.rest = EMPTY
         """Root of what else is in its base (`BaseRoots.rest`)."""
 
@@ -280,6 +283,20 @@ class Miner:
             made = made.model_copy(update={"beginning": begun})
         fields = {"epoch": epoch, "step": version, "version": version, "kind": OpKind.COMMIT}
         self.write(**fields, output=made.root, commitment=made)
+
+    def hold(self, held: list[Vector]) -> bytes:
+        """Begin an epoch with this error feedback, by part; as it is delivered."""
+        self.held = held
+        return b"".join(map(write_feedback, held))
+
+    def carried(self, epoch: int) -> dict[str, str | None]:
+        """What the record of an epoch says that it may begin with."""
+        last, carry = self.ended.get(epoch - 1), self.spec.optimizer.state is StateRule.CARRY
+        feeds = self.spec.outer.codec.has_feedback
+        return {
+            "moments": last.moments if last is not None and carry else None,
+            "feedback": last.feedback if last is not None and feeds else None,
+        }
 
     def encode(self, base: dict[str, torch.Tensor]) -> None:
         """Make the pseudo-gradient of the epoch, which began with these weights, and what it leaves."""

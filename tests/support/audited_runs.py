@@ -20,13 +20,11 @@ from iota.compute.determinism import device_class
 from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
-from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey, part_sizes
+from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey
 from iota.outer.base import base_parts, base_roots, initial_base, named_weights
 from iota.outer.base_values import next_base
-from iota.outer.error_feedback import write_feedback
 from iota.outer.merge import merge_part
-from iota.outer.merged_part import read_merged
-from iota.outer.partition import Vector
+from iota.outer.merged_part import read_merged_stage
 from iota.protocol.events import Contribution, EpochClose, MergeAssign, MergeReady
 from iota.protocol.frames import FrameName, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
@@ -46,7 +44,7 @@ from iota.protocol.records import (
     PlanRecord,
 )
 from iota.protocol.seals import member_parts
-from iota.spec import RunSpec, StateRule
+from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
 from tests.support.audited_miners import Honest, Miner, batch
@@ -95,10 +93,6 @@ class World:
         """By epoch."""
         self.lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
         """(epoch, miner) -> (step of the join, first receipt) of each life."""
-        self.ended: dict[tuple[int, str], str] = {}
-        """(epoch, contributor to its merges) -> root of its last moments, where the run carries them."""
-        self.fed: dict[tuple[int, str], str] = {}
-        """(epoch, contributor to its merges) -> root of its last error feedback, where the run has any."""
         self.held: dict[tuple[int, str], bytes] = {}
         """(epoch, miner) -> the error feedback that its last life began with."""
         self._batches = batches or sample(spec)
@@ -119,7 +113,7 @@ class World:
         for miner in self.miners:
             self.lives[epoch, miner.hotkey] = [(0, len(miner.receipts) + 1)]
             miner.joined = 0
-            self._hold(epoch, miner, miner.left)
+            self.held[epoch, miner.hotkey] = miner.hold(miner.left)
             miner.snapshots.clear()
             miner.frozen.clear()
             miner.keep_snapshot(0)
@@ -142,7 +136,7 @@ class World:
     def _rejoin(self, epoch: int, stage: int, step: int) -> None:
         miner = self.miners[stage]
         miner.joined = step
-        self._hold(epoch, miner, [])
+        self.held[epoch, miner.hotkey] = miner.hold([])
         self.lives[epoch, miner.hotkey].append((step, len(miner.receipts) + 1))
         base = named_weights(self.spec, stage, self.outer[stage].weights)
         miner.engine.load(StageState(base), version=step)
@@ -150,10 +144,6 @@ class World:
         miner.frozen.clear()
         miner.keep_snapshot(step)
         miner.commit(epoch, step)
-
-    def _hold(self, epoch: int, miner: Miner, held: list[Vector]) -> None:
-        miner.held = held
-        self.held[epoch, miner.hotkey] = b"".join(map(write_feedback, held))
 
     def _microbatch(self, mb: Microbatch) -> None:
         tokens, headers = self._batches(mb.epoch, mb.step, mb.index), {}
@@ -255,12 +245,8 @@ class World:
                 for n, data in enumerate(miner.encoded)
             ]
             records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))
-        for miner in self.miners:
             last = next(r for r in reversed(self.of_epoch(epoch, miner)) if r.commitment is not None)
-            if self.spec.optimizer.state is StateRule.CARRY:
-                self.ended[epoch, miner.hotkey] = last.commitment.moments
-            if self.spec.outer.codec.has_feedback:
-                self.fed[epoch, miner.hotkey] = last.commitment.feedback
+            miner.ended[epoch] = last.commitment
         return tuple(records)
 
     def _put(self, key: str, data: bytes) -> StoredObject:
@@ -290,12 +276,7 @@ class World:
             for why in said.left_out.values():
                 made.left_out.setdefault((stage, why), []).append(number)
         made.ready.append(MergeReady(epoch=epoch, stage=stage, parts=tuple(merged)))
-        sizes = part_sizes(self.spec, stage)
-        read = [
-            read_merged(self.spec.outer.codec, self.store[part.key], size)
-            for part, size in zip(merged, sizes, strict=True)
-        ]
-        vector = np.concatenate(read)
+        vector = read_merged_stage(self.spec, stage, [self.store[part.key] for part in merged])
         self.outer[stage] = next_base(self.spec, epoch, self.outer[stage], vector)
         miner = self.miners[stage]
         miner.engine.rebase(named_weights(self.spec, stage, self.outer[stage].weights))
@@ -336,8 +317,7 @@ class World:
                     owner=m.hotkey,
                     certificate=None,
                     stage=m.stage,
-                    moments=self.ended.get((epoch - 1, m.hotkey)),
-                    feedback=self.fed.get((epoch - 1, m.hotkey)),
+                    **m.carried(epoch),
                     lives=tuple(
                         LifeRecord(joined=joined, first_receipt=first)
                         for joined, first in self.lives[epoch, m.hotkey]

@@ -128,7 +128,7 @@ def settings(size: Size, periods: Sequence[int], nesterov: tuple[float, float]) 
     """One replica first, then `none` before the codecs that are held against it."""
     found = [Setting(ONE, 0, *PLAIN)]
     for steps in periods:
-        for outer in (PLAIN, nesterov):
+        for outer in dict.fromkeys((PLAIN, nesterov)):
             found += [Setting(codec.value, steps, *outer) for codec in OuterCodec]
     return [each for each in found if size.steps % (each.steps or 1) == 0]
 

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from iota.outer.delta_codecs import open_delta_codec
 from iota.outer.partition import Vector
-from iota.outer.short_floats import cut, read_halves, widened
+from iota.outer.short_floats import cut, cut_in_place, read_halves, widened
 from iota.protocol.merkle import merkle_root
 from iota.spec import OuterSpec
 
@@ -29,13 +29,11 @@ def encode_part(outer: OuterSpec, change_N: Vector, feedback_N: Vector | None) -
     codec = open_delta_codec(outer.codec)
     if not outer.codec.has_feedback:
         return codec.encode(change_N), None
-    x_N = change_N
-    if feedback_N is not None:
-        x_N = feedback_N * np.float32(outer.beta)
-        np.add(x_N, change_N, out=x_N)
+    x_N: Vector = np.zeros_like(change_N) if feedback_N is None else feedback_N * np.float32(outer.beta)
+    np.add(x_N, change_N, out=x_N)
     data = codec.encode(x_N)
-    left: Vector = np.subtract(x_N, codec.decode(data, x_N.size))
-    return data, widened(cut(left))
+    np.subtract(x_N, codec.decode(data, x_N.size), out=x_N)
+    return data, cut_in_place(x_N)
 
 
 def write_feedback(feedback_N: Vector) -> bytes:

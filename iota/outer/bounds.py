@@ -33,12 +33,16 @@ and L = U·5.3·sqrt(steps) Freedman's inequality (1975) for both says R² <= V 
 but for a chance of 2·e^-56.
 
 A codec with error feedback (`iota.outer.error_feedback`) sends x_e = beta·f + D_e, where f is no larger than
-x_{e-1}, so that |x_e| <= sum over j of beta^(e-j)·bound_j, of every epoch since the run's first. Each merge
-may move the base by as much. Codecs make nothing larger, over each of their units (`DeltaCodec`). Where two
-tensors share one, as they do at their ends, the largest of their bounds holds for each of its elements, since
-a scale serves both: always the same ones, so that what grows there grows by that too. Roundings to bf16 of
-past epochs come back likewise: their norms R are concave in D, so that the sum is W·R(sum / W), with W the
-sum of beta's powers.
+x_{e-1}, so that |x_e| <= X_e = sum over j of beta^(e-j)·bound_j, of every epoch since the run's first. All
+that a replica sends is the sum of D_j + beta·f_j - f_{j+1}. With the outer step's factors, which grow to
+eta/(1 - mu) with an update's age, that moves the base by no more than the changes do twice over and
+3·eta/(1 - mu) times the largest X (summation by parts; |f_j| <= X_j, and (1 - beta) times the sum of X is at
+most that of the changes). So weights grow where replicas keep their shares; where these change from merge to
+merge it may be more, of a bound that takes all updates of the run in one direction. Codecs make nothing
+larger, over each of their units (`DeltaCodec`). Where two tensors share one, as they do at their ends, the
+largest of their bounds holds for each of its elements, since a scale serves both: always the same ones, so
+that what grows there grows by that too. Roundings to bf16 of past epochs come back likewise: their norms R are
+concave in D, so that the sum is W·R(sum / W), with W the sum of beta's powers.
 
 What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
 about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
@@ -315,20 +319,24 @@ def _rounded_away(spec: RunSpec, steps: int) -> float:
 @lru_cache(maxsize=16)
 def _growth(spec: RunSpec, epoch: int, decay: float) -> tuple[_Way, _Way]:
     """Bounds of |W| at the start of `epoch` and of what may not be sent by then, from base 0's size and k."""
-    size, momentum, held = _Way(1.0, 0.0), _Way(0.0, 0.0), _Way(0.0, 0.0)
+    size, momentum, held, most = (_Way(1.0, 0.0), *[_Way(0.0, 0.0)] * 3)
     eta, beta, away = spec.outer.eta, _beta(spec), _rounded_away(spec, spec.schedule.steps)
+    gain = eta / (1.0 - spec.outer.momentum) if spec.outer.momentum < 1 else eta * (epoch + 1)
     for number in range(epoch):
+        whole = size + most.times(3 * gain)
         (inner, _), mu = _updates(spec, number, 0, decay), spec.outer.momentum_at(number)
-        sent = inner if not away or not beta else _updates(spec, number, 0, decay * math.exp(away))[0]
-        held = held.times(beta) + sent.after(size)
-        change = held if beta else inner.after(size)
+        change = inner.after(whole)
+        if beta:
+            sent = _updates(spec, number, 0, decay * math.exp(away))[0] if away else inner
+            held, change = held.times(beta) + sent.after(whole), change.times(2.0)
+            most = _Way(max(most.start, held.start), max(most.rate, held.rate))
         momentum = momentum.times(mu) + change
         # W - eta·(D + mu·m), where W - D is a mean of the replicas' weights.
         size = size.times(1.0 + _ULP) + (change + momentum.times(mu)).times(eta)
-    walk, gain = _rounded_away(spec, epoch * spec.schedule.steps), eta / (1.0 - beta)
-    exponent = min(_MOST, walk * gain / (1.0 - spec.outer.momentum)) if spec.outer.momentum < 1 else _MOST
+    walk, twice = _rounded_away(spec, epoch * spec.schedule.steps), 2.0 if beta else 1.0
+    exponent = min(_MOST, walk * gain * twice) if spec.outer.momentum < 1 else _MOST
     factor = math.exp(exponent) if walk else 1.0
-    return size.times(factor), held.times(factor)
+    return (size + most.times(3 * gain)).times(factor), held.times(factor)
 
 
 def _coarse(bound: float) -> float:

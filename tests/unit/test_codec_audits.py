@@ -10,14 +10,16 @@ import pytest
 
 from iota.compute.determinism import device_class
 from iota.objects import stage_feedback_bytes
+from iota.outer.pseudo_gradient import flatten
 from iota.protocol.frames import EvidenceItem
 from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import AuditKind, Outcome
+from iota.reference.pipeline import ReferenceTrainer
 from iota.spec import AuditSpec, OuterCodec
 from tests.support.audit_benches import Bench, Open, opened
 from tests.support.audited_miners import FalseFeedback, Honest, Miner, NudgedDelta, PoisonedDelta
 from tests.support.audited_runs import DEVICE, World
-from tests.support.small_runs import small_run
+from tests.support.small_runs import sample, small_run
 from validator.core.audit import needed_pieces
 from validator.core.deliveries import Piece
 from validator.core.tasks import make_task
@@ -91,6 +93,21 @@ async def test_a_first_epoch_and_a_run_without_a_codec_need_no_feedback(
 def _last_life(bench: Bench) -> tuple[str, object]:
     hotkey = bench.world.miners[LIAR].hotkey
     return hotkey, bench.sealed.last_life(hotkey)
+
+
+@pytest.mark.parametrize("codec", LOSSY)
+@pytest.mark.parametrize("outer", [{}, {"eta": 0.7, "momentum": 0.9, "momentum_warmup": 2}])
+def test_bases_of_a_run_with_a_codec_are_those_of_one_process_to_the_bit(
+    codec: OuterCodec, outer: dict[str, float]
+) -> None:
+    spec = small_run(outer={"codec": codec, **outer})
+    world, reference = World(spec), ReferenceTrainer(spec)
+    for epoch in range(3):
+        world.train(epoch)
+        reference.run_epoch(epoch, sample(spec))
+        for stage in range(spec.layout.stages):
+            made = reference.states()[stage].weights
+            assert np.array_equal(flatten(made).numpy(), world.outer[stage].weights)
 
 
 @pytest.mark.parametrize("codec", LOSSY)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 from iota.client.orchestrator import UntrustedAnswer
 from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.events import Delivered, Plan
 from iota.protocol.messages import JoinReply
-from iota.protocol.plans import PLAN_DOMAIN, PlanShare, signed_root
+from iota.protocol.plans import PLAN_DOMAIN, PlanShare, allows_rate, signed_root
 from iota.spec import RunSpec
 
 
@@ -33,8 +32,8 @@ def check_plan(spec: RunSpec, reply: JoinReply, hotkey: str, delivered: Delivere
     payload = signing_bytes(PLAN_DOMAIN, signed_root(spec.id, share.epoch, share.step, proof))
     if not verify(payload, bytes.fromhex(delivered.signature or ""), reply.orchestrator):
         raise UntrustedAnswer(f"{what}: its root is not signed by {reply.orchestrator}")
-    if not math.isclose(share.learning_rate, spec.learning_rate(share.epoch, share.step), rel_tol=1e-9):
-        raise UntrustedAnswer(f"{what}: its learning rate is {share.learning_rate}, not the spec's")
+    if not allows_rate(spec, share):
+        raise UntrustedAnswer(f"{what}: its learning rate is {share.learning_rate}, which the spec forbids")
     if not _fits(spec, share):
         raise UntrustedAnswer(f"{what}: its microbatches or the replicas beside them are not the spec's")
 

@@ -15,6 +15,7 @@ from iota.console.program import program
 COMMANDS = {
     "up": "Train a model across a whole swarm on this machine.",
     "status": "Show the state of a run.",
+    "bridge": "Read and write a run's shared variables: pause it, lower its rate, share state.",
     "explain": "Say what a run has on record about one member: work, audits, weight, why it is idle.",
     "spec": "Write the spec of a run on prepared data.",
     "run": "Roll a run back to an older base.",

@@ -1,4 +1,4 @@
-"""Public calls of an orchestrator for `iota status` and `iota explain`."""
+"""Public calls of an orchestrator for `iota status`, `iota explain` and `iota bridge`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from iota.protocol.status_delta import MAX_STATUS_BYTES, Status
 from iota.settings import NodeSettings
 
 if TYPE_CHECKING:
+    from iota.protocol.bridge import WatchReply
     from iota.protocol.member_records import MemberRecord
 
 ANSWER_S: Final = 10.0
@@ -99,20 +100,54 @@ def statuses(url: str) -> Iterator[Status]:
     Raises NoOrchestrator where none answers at first, or for `AWAY_S` after a break; else as `status`.
     """
     whole: Status | None = None
-    last_id, away_since = "", None
+    for data in _events(url, "/v1/stream"):
+        whole = _taken(url, whole, data)
+        yield whole
+        if whole["finished"]:
+            return
+
+
+def variable_changes(url: str, prefix: str, revision: int | None) -> Iterator[WatchReply]:
+    """Changes of public variables after a revision, without an end; a broken stream is taken up.
+
+    A snapshot comes whole. Raises as `statuses`.
+    """
+    from urllib.parse import urlencode
+
+    from pydantic import ValidationError
+
+    from iota.protocol.bridge import ListReply, WatchReply
+    from iota.settings.sentences import sentence
+
+    since = {} if revision is None else {"revision": revision}
+    try:
+        for data in _events(url, f"/v1/bridge/stream?{urlencode({'prefix': prefix, **since})}"):
+            found = WatchReply.model_validate_json(data)
+            while found.more and found.snapshot:
+                query = urlencode({"prefix": prefix, "after": found.changes[-1].name})
+                listed = ListReply.model_validate_json(get(url, f"/v1/bridge/list?{query}") or b"")
+                found = found.with_page(listed)
+            yield found
+    except ValidationError as error:
+        raise _stranger(url, "variables of a run", sentence(error)[:_MAX_DESCRIBED]) from None
+
+
+def _events(url: str, path: str) -> Iterator[bytes]:
+    """The data of a stream's events, without an end; a broken stream is taken up where it was.
+
+    Raises NoOrchestrator where none answers at first, or for `AWAY_S` after a break; else as `get`.
+    """
+    last_id, away_since, heard = "", None, False
     while True:
         try:
-            for line in _stream(url, last_id):
+            for line in _stream(url, path, last_id):
                 if found := _EVENT_ID.fullmatch(line):
                     last_id = found[1].decode()
                 elif line.startswith(b"data: "):
-                    away_since = None
-                    whole = _taken(url, whole, line[6:])
-                    yield whole
-                    if whole["finished"]:
-                        return
+                    away_since, heard = None, True
+                    yield line[6:]
         except NoOrchestrator:
-            if whole is None:
+            if not heard:
                 raise
         away_since = away_since or time.monotonic()
         if time.monotonic() > away_since + AWAY_S:
@@ -120,11 +155,9 @@ def statuses(url: str) -> Iterator[Status]:
         time.sleep(_PAUSE_S)
 
 
-def _stream(url: str, last_id: str) -> Iterator[bytes]:
+def _stream(url: str, path: str, last_id: str) -> Iterator[bytes]:
     """The lines of the stream after event `last_id`, until it breaks. Raises as `get`."""
     from iota.http import AnswerRefused, HttpClient, NoAnswer, lines
-
-    path = "/v1/stream"
 
     async def read() -> AsyncGenerator[bytes]:
         headers = {"Last-Event-ID": last_id} if last_id else {}

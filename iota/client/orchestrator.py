@@ -33,7 +33,7 @@ from iota.protocol.messages import (
     ObjectRequest,
 )
 from iota.protocol.messages import Hotkey as Ss58
-from iota.protocol.problems import Problem
+from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import ReceiptBatch
 from iota.protocol.records import BaseEpochs, BaseRecord
 from iota.protocol.run_status import MalformedStatus, take_status
@@ -296,6 +296,14 @@ class OrchestratorClient:
         body = await self._call("GET", f"/v1/epochs/{epoch}/links", signed=False)
         return _validated(_LINKS.validate_json, body, "the links do not fit their form")
 
+    async def post(self, path: str, request: BaseModel, answer: type[_Model], **how: Any) -> _Model:
+        """Another signed call (`iota.client.bridge`); `how` is as for `_ask`."""
+        return _parse(answer, await self._call("POST", path, request, **how))
+
+    async def get(self, path: str, answer: type[_Model], **how: Any) -> _Model:
+        """Another unsigned call; `how` is as for `_ask`."""
+        return _parse(answer, await self._call("GET", path, signed=False, **how))
+
     async def _call(self, method: str, path: str, request: BaseModel | None = None, **how: Any) -> bytes:
         """The body of what `_ask` returns."""
         return (await self._ask(method, path, request, **how)).body
@@ -349,7 +357,8 @@ class OrchestratorClient:
         status, given = answer.status, answer.headers
         if status >= 400:
             problem = Problem.from_json(status, answer.body, given.get("Retry-After"))
-            if passing(problem) is None:  # it ends a node for good: nobody else may say so
+            # Nobody else may end a node for good, or say what a variable is.
+            if passing(problem) is None or problem.type is ProblemType.CONFLICT:
                 if body is None:
                     raise UntrustedAnswer(f"{self._url} answered {path}, which is not signed, with {problem}")
                 self._check_signature(headers, status, answer.body, given.get(SIGNATURE_HEADER))

@@ -14,12 +14,16 @@ from typing import Annotated, Final, NamedTuple, Self
 from blake3 import blake3
 from pydantic import Field, model_validator
 
+from iota.protocol.bridge import MAX_LR_FACTOR, MIN_LR_FACTOR
 from iota.protocol.merkle import MAX_PATH, merkle_root, merkle_root_of
 from iota.protocol.messages import Hotkey
-from iota.spec import Frozen, Hex32, Listed, Positive, Small
+from iota.spec import Frozen, Hex32, Listed, Positive, RunSpec, Small
 
 PLAN_DOMAIN: Final = "plan/1"
 """Domain of the orchestrator's signature on a plan's root, and the version of a share's form."""
+
+_SLACK: Final = 1e-9
+"""Machines differ in the last bit of a cosine."""
 
 
 class PlannedMicrobatch(NamedTuple):
@@ -124,6 +128,12 @@ class WholePlan(Frozen):
     def root(self) -> str:
         """The Merkle root of the shares, by which the plan is named."""
         return merkle_root([share.digest() for share in self.shares()])
+
+
+def allows_rate(spec: RunSpec, plan: PlanShare | WholePlan) -> bool:
+    """Whether a plan's learning rate is the spec's times a factor that an operator may set (`LR_FACTOR`)."""
+    rate = spec.learning_rate(plan.epoch, plan.step)
+    return (1 - _SLACK) * MIN_LR_FACTOR * rate <= plan.learning_rate <= (1 + _SLACK) * MAX_LR_FACTOR * rate
 
 
 def signed_root(run: str, epoch: int, step: int, proof: PlanProof) -> bytes:

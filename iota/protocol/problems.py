@@ -41,6 +41,7 @@ class ProblemType(StrEnum):
     BAD_RECEIPTS = "bad-receipts", 400, "The receipts cannot be taken"
     TOO_LARGE = "too-large", 413, "The request is too large"
     TOO_SLOW = "too-slow", 408, "The request took too long to arrive"
+    CONFLICT = "conflict", 409, "The variable is not as the write says"
     LATE = "late", 409, "This came after its time"
     VERSION_MISMATCH = "version-mismatch", 426, "No protocol version in common"
     RUN_ENDED = "run-ended", 410, "The run has ended"

@@ -7,6 +7,7 @@ from orchestrator.coordinator.bases import BaseInputs
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.entries import (
     BaseMade,
+    Bridged,
     CopyRead,
     Entry,
     Exchanged,
@@ -30,6 +31,7 @@ from orchestrator.coordinator.state import Limits
 __all__ = [
     "BaseInputs",
     "BaseMade",
+    "Bridged",
     "Coordinator",
     "CopyRead",
     "Entry",

@@ -22,6 +22,7 @@ from iota.spec import RunSpec
 from orchestrator.coordinator import (
     auditing,
     bases,
+    bridging,
     denials,
     evidence,
     frames,
@@ -40,6 +41,7 @@ from orchestrator.coordinator import (
 )
 from orchestrator.coordinator.entries import (
     BaseMade,
+    Bridged,
     CopyRead,
     Entry,
     Exchanged,
@@ -94,6 +96,7 @@ class Coordinator:
         run = self.state
         before, run.now = run.now, max(run.now, entry.at)
         run.began = run.began or entry.at
+        bridging.expire(run)
         match entry:
             case Joined():
                 if membership.refusal(run, entry.hotkey, entry.request) is None:
@@ -114,6 +117,8 @@ class Coordinator:
                 membership.come_back(run, entry.hotkey)
             case Revoked():
                 membership.revoke(run, entry.revocation)
+            case Bridged():
+                bridging.take_write(run, entry)
             case Tick():
                 run.head.block, run.head.hash = entry.block, entry.block_hash
                 sealing.seal(run)
@@ -249,6 +254,10 @@ class Coordinator:
         """Whether the run has ended: all epochs are merged, and all audits closed."""
         return self.state.run_end_sent
 
+    def is_member(self, hotkey: str) -> bool:
+        """Whether a hotkey has joined the run, has not left it, and is not revoked."""
+        return bridging.is_member(self.state, hotkey)
+
     def refusal(self, hotkey: str, request: JoinRequest) -> Problem | None:
         """The problem that refuses a join, or None."""
         return membership.refusal(self.state, hotkey, request)
@@ -342,7 +351,7 @@ class Coordinator:
     def next_deadline(self) -> float | None:
         """The earliest time (Unix seconds) at which a Tick may have an effect, or None."""
         run = self.state
-        times: list[float | None] = [evidence.next_due(run)]
+        times: list[float | None] = [evidence.next_due(run), run.bridge.next_due()]
         if run.phase is Phase.TRAINING:
             times += [run.clocks.next_due(run.now), heldout.deadline(run)]
         elif run.phase is Phase.MERGING:

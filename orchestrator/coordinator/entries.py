@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from iota.protocol.bridge import WriteRequest
 from iota.protocol.frames import FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Hotkey, JoinRequest, Report
@@ -31,6 +32,7 @@ class EntryKind(StrEnum):
     STORE_AWAY = "store_away"
     STORE_BACK = "store_back"
     REVOKED = "revoked"
+    BRIDGED = "bridged"
 
 
 class _Timed(Frozen):
@@ -173,6 +175,15 @@ class Revoked(_Timed):
     revocation: Revocation
 
 
+class Bridged(_OfMember):
+    """A member or the operator writes shared variables. What comes of it the coordinator decides."""
+
+    kind: Literal[EntryKind.BRIDGED] = EntryKind.BRIDGED
+    operator: bool
+    """Whether the request was signed by the orchestrator's own key, which is the operator's."""
+    write: WriteRequest
+
+
 Entry = Annotated[
     Joined
     | Exchanged
@@ -186,6 +197,7 @@ Entry = Annotated[
     | BaseMade
     | StoreAway
     | StoreBack
-    | Revoked,
+    | Revoked
+    | Bridged,
     Field(discriminator="kind"),
 ]

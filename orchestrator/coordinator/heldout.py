@@ -14,6 +14,7 @@ from iota.protocol.events import Drop
 from iota.protocol.heldout import base_loss
 from iota.protocol.receipts import Receipt
 from iota.wire.frame import FrameHeader
+from orchestrator.coordinator import bridging
 from orchestrator.coordinator.epoch_state import Ending, MicrobatchState, PlannedStep
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.op_clocks import OWN_TIMES
@@ -112,3 +113,4 @@ def keep_loss(run: RunState, step: PlannedStep) -> None:
     found = base_loss(step.heldout.values(), run.spec.data.tokens)
     if found is not None:
         run.totals.heldout[run.epoch] = found
+        bridging.note_loss(run, run.epoch, found)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from iota.protocol.events import Plan
 from iota.protocol.merkle import merkle_paths, merkle_root
 from iota.protocol.plans import PlanProof, WholePlan
+from orchestrator.coordinator import bridging
 from orchestrator.coordinator.epoch_state import MicrobatchState, Place, PlannedStep
 from orchestrator.coordinator.given_ops import GivenOps
 from orchestrator.coordinator.lives import give
@@ -20,7 +21,12 @@ GRAIN = 8
 
 
 def plan_ahead(run: RunState) -> None:
-    """Plan steps of the current epoch up to the look-ahead, while every stage has an active replica."""
+    """Plan steps of the current epoch up to the look-ahead, while every stage has an active replica.
+
+    Not while the operator has paused the run: steps that are planned go on to their end.
+    """
+    if not bridging.may_plan(run):
+        return
     epoch, schedule = run.current, run.spec.schedule
     while len(epoch.steps) < min(schedule.steps, epoch.closed_steps + run.limits.lookahead):
         replicas = []
@@ -44,7 +50,7 @@ def _plan_step(run: RunState, replicas: list[list[Member]]) -> None:
     plan = WholePlan(
         epoch=epoch.epoch,
         step=step,
-        learning_rate=spec.learning_rate(epoch.epoch, step),
+        learning_rate=bridging.learning_rate(run, step),
         members=members,
         routes=tuple(tuple(index[m.hotkey] for m in route) for route in chosen),
     )

@@ -6,13 +6,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from iota.objects import part_sizes
+from iota.objects import delta_part_bytes, merged_sizes, part_sizes
 from iota.protocol.events import EpochClose, Event
 from iota.protocol.heldout import BaseLoss
 from iota.protocol.messages import Outcome, Role, Verdict
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import GENESIS
 from iota.spec import Pipeline, RunSpec
+from orchestrator.bridge import Bridge
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.base_table import Bases, StageEpoch
 from orchestrator.coordinator.epoch_state import EpochState, MicrobatchState, PartMerge, PlannedStep
@@ -215,8 +216,12 @@ class RunState:
     incidents: Incidents = field(default_factory=Incidents)
     outbox: Outbox = field(default_factory=Outbox)
     changed: Changed = field(default_factory=Changed)
+    bridge: Bridge = field(default_factory=Bridge)
+    """Variables that members share; the operator pauses the run and sets its rate by some of them."""
     part_bytes: list[list[int]] = field(init=False)
     """By stage: bytes of each partition of its fp32 vector."""
+    delta_bytes: list[list[int]] = field(init=False)
+    """By stage: bytes of each encoded partition of a pseudo-gradient."""
     roster: Roster = field(init=False)
     deadlines: Deadlines = field(init=False)
     clocks: OpClocks = field(init=False, compare=False)
@@ -226,6 +231,7 @@ class RunState:
         ops = [AdaptiveDeadline(limits.first_s, *bounds) for _ in range(self.stages)]
         self.deadlines = Deadlines(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
         self.part_bytes = [[_FP32 * n for n in part_sizes(self.spec, stage)] for stage in range(self.stages)]
+        self.delta_bytes = [delta_part_bytes(self.spec, stage) for stage in range(self.stages)]
         self.roster, self.clocks = Roster.of(self.stages), OpClocks(ops)
 
     @property
@@ -247,6 +253,10 @@ class RunState:
     def newest_base(self) -> int:
         """The newest epoch whose base is stored by every stage; -1 before the first."""
         return self.bases.complete[-1] if self.bases.complete else -1
+
+    def merged_sizes(self, stage: int, part: int, contributions: int) -> range:
+        """The numbers of bytes that a merged partition of so many contributions may have."""
+        return merged_sizes(self.spec.outer.codec, self.part_bytes[stage][part] // _FP32, contributions)
 
     def send(self, hotkey: str, event: Event) -> None:
         """Append an event to a node's numbered sequence; the shell then answers its waiting exchange."""

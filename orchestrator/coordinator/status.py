@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from iota.console.durations import duration
+from iota.protocol.bridge import PAUSED
 from iota.protocol.messages import Outcome
 from iota.protocol.run_status import MAX_LOSSES
-from orchestrator.coordinator import sealing
+from orchestrator.coordinator import bridging, sealing
 from orchestrator.coordinator.auditing import awaited
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merger_draws import draw_block
@@ -122,6 +123,8 @@ def waiting_for(run: RunState) -> str | None:
         return _merge_wait(run)
     if run.phase is Phase.GATHERING:
         return f"replicas are joining ({run.spec.layout.replicas} a stage are planned)"
+    if not bridging.may_plan(run):
+        return f"the operator has paused the run: `iota bridge set {PAUSED} false` lets it go on"
     return _seals(run)
 
 

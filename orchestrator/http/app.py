@@ -23,6 +23,7 @@ from orchestrator.http.admission import Admission
 from orchestrator.http.background import Deletions, HeadSource, Ticker, watch_silence
 from orchestrator.http.base_checker import BaseChecker
 from orchestrator.http.base_maker import BaseMaker
+from orchestrator.http.bridge import BridgeCalls
 from orchestrator.http.contacts import Contacts
 from orchestrator.http.copy_reader import CopyReader
 from orchestrator.http.echoes import Echoes
@@ -101,6 +102,8 @@ def make_app(deps: Deps) -> web.Application:
         return None if ticker.head_known else "waiting for the chain's head"
 
     async def refusal(hotkey: str) -> Problem | None:
+        if hotkey == deps.hotkey.ss58:
+            return None  # the operator, who has the Bridge's calls; no other takes who has not joined
         member = deps.coordinator.members.get(hotkey)
         owner, roles = (hotkey, tuple(Role)) if member is None else (member.owner, (member.role,))
         if deps.coordinator.state.owners.is_revoked(owner, hotkey):
@@ -111,6 +114,7 @@ def make_app(deps: Deps) -> web.Application:
         ago_s = calls.presence.silent_s(hotkey, time.monotonic())
         return None if ago_s is None else time.time() - ago_s
 
+    bridge = BridgeCalls(deps.coordinator, recorder, deps.hotkey.ss58, limits)
     public = Public(
         deps.coordinator,
         deps.hotkey,
@@ -158,6 +162,7 @@ def make_app(deps: Deps) -> web.Application:
     async def stop(app: web.Application) -> None:
         public.stopping.set()
         calls.polls.stop()
+        bridge.stop()
 
     app = web.Application(middlewares=[middleware.around])
     app.cleanup_ctx.append(background)
@@ -183,6 +188,13 @@ def make_app(deps: Deps) -> web.Application:
             web.get("/metrics", public.metrics),
             web.get("/healthz", public.healthz),
             web.get("/readyz", public.readyz),
+            web.get("/v1/bridge/get", bridge.open_get),
+            web.get("/v1/bridge/list", bridge.open_list),
+            web.get("/v1/bridge/stream", bridge.open_stream),
+            web.post("/v1/bridge/write", signed(bridge.write)),
+            web.post("/v1/bridge/get", signed(bridge.get)),
+            web.post("/v1/bridge/list", signed(bridge.list)),
+            web.post("/v1/bridge/watch", signed(bridge.watch)),
             web.post("/v1/join", signed(calls.join, admits=True)),
             web.post("/v1/exchange", signed(calls.exchange, limits.exchange_bytes)),
             web.post("/v1/leave", signed(calls.leave)),

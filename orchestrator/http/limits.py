@@ -42,6 +42,13 @@ class ServerLimits:
     to the store."""
     parts_burst: float = 256.0
     """Such asks of one hotkey at once: an object takes two."""
+    bridge_rate: float = 1 / 60
+    """Writes of shared variables a second of one member, over time: the journal keeps each for ever. The
+    operator has `hotkey_rate`."""
+    bridge_burst: float = 60.0
+    """Such writes of one member at once."""
+    bridge_streams: int = 4096
+    """Open streams of shared variables of all clients together."""
     streams: int = 100
     """Open status streams of all clients together."""
     wait_s: float = 5.0

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iota.protocol.bridge import LR_FACTOR, PAUSED, Set, WriteRequest
+from iota.protocol.plans import WholePlan
+from iota.simulate.names import fake_hotkey
 from iota.simulate.swarm import LIMITS, VirtualSwarm
 from iota.spec import Pipeline
-from orchestrator.coordinator import Coordinator
+from orchestrator.coordinator import Bridged, Coordinator
 from orchestrator.coordinator.epoch_state import Ending, counted_pairs
 from orchestrator.coordinator.state import Phase
 from tests.support.virtual_runs import tiny_spec
@@ -61,7 +64,9 @@ class Books:
     pipeline=st.sampled_from(Pipeline),
     credit=st.integers(1, 3),
     heldout=st.integers(0, 4),
-    faults=st.lists(st.sampled_from(["kill", "fresh", "join", "orchestrator", "slow", "blink"]), max_size=6),
+    faults=st.lists(
+        st.sampled_from(["kill", "fresh", "join", "orchestrator", "slow", "blink", "pause"]), max_size=6
+    ),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
     recording=st.sampled_from([0.0, 0.3, 2.0]),
     push_rate=st.sampled_from([0.0, 0.5, 1.0]),
@@ -130,6 +135,12 @@ def test_every_microbatch_ends_once_whatever_happens(
     assert again.state == state
 
 
+def set_variable(swarm: VirtualSwarm, name: str, value: bool | float) -> None:
+    """The operator sets a variable of the run."""
+    write = WriteRequest(request=f"{len(swarm.entries):032x}", ops=(Set(name=name, value=value),))
+    swarm.apply(Bridged(at=swarm.now, hotkey=fake_hotkey(99), operator=True, write=write))
+
+
 def _inject(swarm: VirtualSwarm, chance: random.Random, fault: str) -> None:
     if swarm.state.run_end_sent:
         return
@@ -140,6 +151,9 @@ def _inject(swarm: VirtualSwarm, chance: random.Random, fault: str) -> None:
             swarm.add_miner()
         case "orchestrator":
             swarm.restart_orchestrator()
+        case "pause":
+            set_variable(swarm, PAUSED, True)
+            swarm.clock.later(chance.uniform(0.5, 60), lambda: set_variable(swarm, PAUSED, False))
         case "slow":
             victim.device.slowness = chance.uniform(2, 30)
         case "kill" | "fresh" | "blink":
@@ -178,6 +192,38 @@ def test_a_lost_replica_is_replaced_and_the_epoch_ends_without_it() -> None:
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
     assert swarm.state.totals.rerouted > 0
     assert swarm.state.totals.settled == 3 * 8
+
+
+def test_a_paused_run_ends_its_planned_steps_rests_and_goes_on() -> None:
+    spec = tiny_spec(
+        stages=2, replicas=2, epochs=2, steps=6, microbatches=4, pipeline=Pipeline.DELAYED, credit=2
+    )
+    swarm = VirtualSwarm(spec, 1)
+    for _ in range(4):
+        swarm.add_miner()
+    swarm.run(lambda: swarm.state.totals.settled > 3, limit_s=LIMIT_S)
+    set_variable(swarm, PAUSED, True)
+    planned = len(swarm.state.current.steps)
+    swarm.run(lambda: swarm.state.current.closed_steps == planned, limit_s=LIMIT_S)
+    assert "paused" in swarm.coordinator.status()["waiting"]
+    rested = swarm.now + 1000.0
+    swarm.run(lambda: swarm.now > rested, limit_s=LIMIT_S)
+    assert len(swarm.state.current.steps) == planned
+    assert not any(m.stalled or m.withdrawn for m in swarm.state.members.values())
+    set_variable(swarm, LR_FACTOR, 0.5)
+    set_variable(swarm, PAUSED, False)
+    plans: list[WholePlan] = []
+
+    def ended() -> bool:
+        plans.extend(swarm.coordinator.take_plans())
+        return swarm.state.run_end_sent
+
+    swarm.run(ended, limit_s=LIMIT_S)
+    assert swarm.state.totals.settled == 2 * 6 * 4
+    assert not any(m.stalled or m.withdrawn for m in swarm.state.members.values())
+    full, half = spec.learning_rate(0, 0), spec.learning_rate(0, 0) / 2
+    rates = [plan.learning_rate for plan in plans]
+    assert rates == [full] * planned + [half] * (2 * 6 - planned)
 
 
 def test_a_stage_without_replicas_pauses_the_run_and_says_so() -> None:

@@ -15,7 +15,7 @@ from iota.identity.contacts import sign_contact
 from iota.identity.signatures import signing_bytes
 from iota.objects import part_sizes
 from iota.outer.nesterov import OuterState
-from iota.protocol import contacts, echo, events, messages, records
+from iota.protocol import bridge, contacts, echo, events, messages, records
 from iota.protocol.fingerprints import Fingerprint
 from iota.protocol.frames import Direction, EvidenceItem, FrameKept, FrameName, FrameNotice, StoredObject
 from iota.protocol.merges import LeftOut
@@ -39,6 +39,7 @@ from iota.wire.frame import Frame, decode_frame, encode_frame, make_header
 from miner.receipt_file import LogHeader
 from orchestrator.coordinator.entries import (
     BaseMade,
+    Bridged,
     CopyRead,
     Entry,
     Exchanged,
@@ -275,7 +276,47 @@ CONTACT = sign_contact(
     ),
     MINER,
 )  # fmt: skip
+BRIDGE_WRITE = bridge.WriteRequest(
+    request="5a" * 16,
+    ops=(
+        bridge.Set(
+            name="run/lr-factor",
+            value=0.5,
+            kind=bridge.ValueKind.FLOAT,
+            rule=bridge.WriteRule.CAS,
+            expected=3,
+            ttl_s=60.0,
+        ),
+        bridge.Delete(name="a/b", expected=4),
+        bridge.Check(name="a/c", expected=0),
+        bridge.Lock(name="a/d", lease_s=10.0),
+        bridge.Renew(name="a/e", lease=5, lease_s=10.0),
+        bridge.Unlock(name="a/f", lease=6),
+    ),
+)
+BRIDGE_VARIABLE = bridge.VariableView(
+    name="a/d",
+    kind=bridge.ValueKind.JSON,
+    rule=bridge.WriteRule.LOCK,
+    value={"x": [1, None]},
+    version=7,
+    owner=MINER.ss58,
+    expires=TIME,
+    lease=bridge.LeaseView(holder=MINER.ss58, number=8, until=TIME),
+)
+BRIDGE_CHANGES = (
+    bridge.ChangeView(revision=8, kind=bridge.ChangeKind.SET, name="a/d", variable=BRIDGE_VARIABLE),
+    bridge.ChangeView(revision=9, kind=bridge.ChangeKind.EXPIRED, name="a/e", variable=None),
+)
 MESSAGES = {
+    "bridge write request": BRIDGE_WRITE,
+    "bridge write reply": bridge.WriteReply(revision=9),
+    "bridge get request": bridge.GetRequest(name="a/d"),
+    "bridge get reply": bridge.GetReply(revision=9, variable=BRIDGE_VARIABLE),
+    "bridge list request": bridge.ListRequest(prefix="a", after="a/c"),
+    "bridge list reply": bridge.ListReply(revision=9, variables=(BRIDGE_VARIABLE,), more=False),
+    "bridge watch request": bridge.WatchRequest(prefix="a", revision=7, wait_s=5.0),
+    "bridge watch reply": bridge.WatchReply(revision=9, snapshot=False, more=False, changes=BRIDGE_CHANGES),
     "join request": JOIN,
     "join reply": messages.JoinReply(
         run=tiny_spec().id, spec=tiny_spec(), orchestrator=SERVER.ss58, version=1, stage=1,
@@ -366,6 +407,7 @@ ENTRIES: tuple[Entry, ...] = (
     StoreAway(at=TIME),
     StoreBack(at=TIME),
     Revoked(at=TIME, revocation=REVOCATION),
+    Bridged(at=TIME, hotkey=MINER.ss58, operator=False, write=BRIDGE_WRITE),
 )
 
 

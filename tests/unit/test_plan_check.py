@@ -9,6 +9,7 @@ import pytest
 from iota.client.orchestrator import UntrustedAnswer
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
+from iota.protocol.bridge import MIN_LR_FACTOR
 from iota.protocol.events import Admit, Delivered, Plan
 from iota.protocol.messages import JoinReply
 from iota.protocol.plans import PLAN_DOMAIN, WholePlan, signed_root
@@ -97,10 +98,15 @@ def test_the_share_of_another_replica_or_stage_is_refused_though_its_proof_is_go
         check(signed(plan))
 
 
-@pytest.mark.parametrize("rate", [0.0, RATE * 1.01, -RATE, 1e300])
-def test_another_learning_rate_than_the_specs_is_refused(rate: float) -> None:
-    with pytest.raises(UntrustedAnswer, match="not the spec's"):
+@pytest.mark.parametrize("rate", [0.0, RATE * 1.01, RATE * 0.99 * MIN_LR_FACTOR, -RATE, 1e300])
+def test_a_learning_rate_beyond_the_operators_factors_is_refused(rate: float) -> None:
+    with pytest.raises(UntrustedAnswer, match="which the spec forbids"):
         check(signed(share_of(planned(learning_rate=rate), ME)))
+
+
+@pytest.mark.parametrize("factor", [MIN_LR_FACTOR, 0.5, 1.0])
+def test_the_specs_learning_rate_times_a_factor_of_the_operator_is_taken(factor: float) -> None:
+    check(signed(share_of(planned(learning_rate=RATE * factor), ME)))
 
 
 @pytest.mark.parametrize(

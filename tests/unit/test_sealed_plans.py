@@ -79,8 +79,8 @@ async def test_another_plan_under_the_roots_name_is_refused(world: World) -> Non
     [
         ({"epoch": 1}, "is the plan of epoch 1 step 0"),
         ({"step": 1}, "is the plan of epoch 0 step 1"),
-        ({"learning_rate": 0.0}, "another learning rate"),
-        ({"learning_rate": 1.0}, "another learning rate"),
+        ({"learning_rate": 0.0}, "a learning rate that the spec forbids"),
+        ({"learning_rate": 1.0}, "a learning rate that the spec forbids"),
     ],
     ids=str,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Collection
 from typing import Final
 
@@ -14,7 +13,7 @@ from iota.console.counts import counted
 from iota.objects import PlanKey, max_plan_bytes
 from iota.protocol.events import EpochClose
 from iota.protocol.merkle import merkle_root
-from iota.protocol.plans import WholePlan
+from iota.protocol.plans import WholePlan, allows_rate
 from iota.protocol.records import EpochRecord, PlanRecord
 from iota.protocol.seals import member_parts
 from iota.settings.sentences import sentence
@@ -98,8 +97,8 @@ class RecordReader:
             raise SealBroken(f"{key} is no plan: {sentence(error)[:200]}") from None
         if (plan.epoch, plan.step) != (epoch, named.step):
             raise SealBroken(f"{key} is the plan of epoch {plan.epoch} step {plan.step}")
-        if not math.isclose(plan.learning_rate, self.spec.learning_rate(epoch, plan.step), rel_tol=1e-9):
-            raise SealBroken(f"{key} has another learning rate than the spec: {plan.learning_rate}")
+        if not allows_rate(self.spec, plan):
+            raise SealBroken(f"{key} has a learning rate that the spec forbids: {plan.learning_rate}")
         microbatches, stages = len(plan.routes), len(plan.routes[0])
         if (microbatches, stages) != (self.spec.planned(plan.step), self.spec.layout.stages):
             raise SealBroken(f"{key} has {counted(microbatches, 'microbatch')} at {counted(stages, 'stage')}")

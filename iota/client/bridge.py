@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from iota.client.orchestrator import OrchestratorClient
 from iota.protocol.bridge import (
+    KNOWN_S,
     Delete,
     GetReply,
     GetRequest,
@@ -30,14 +31,16 @@ from iota.protocol.bridge import (
 
 WAIT_S: Final = 5.0
 """Longest wait of one request of a watch; servers wait no longer."""
+WRITE_FOR_S: Final = KNOWN_S * 2 / 3
+"""Longest time that a write is retried: after that it might not be known any more, and be done twice."""
 
 
 class BridgeClient:
     """Calls of the Bridge, signed by the client's hotkey, or unsigned for what anyone may read.
 
-    A write is retried as other calls are (`OrchestratorClient`), and happens once. Every call raises what
-    that client raises; a write that is not taken raises `Problem`: CONFLICT has in `extra` the `name` and, as
-    `current`, the variable.
+    A write is retried as other calls are (`OrchestratorClient`), for ten minutes at most, and happens once.
+    Every call raises what that client raises; a write that is not taken raises `Problem`: CONFLICT has in
+    `extra` the `name` and, as `current`, the variable.
     """
 
     def __init__(self, client: OrchestratorClient, *, signed: bool = True) -> None:
@@ -82,7 +85,9 @@ class BridgeClient:
     async def write(self, *ops: Op) -> int:
         """Do all operations, or none; the revision of the write."""
         request = WriteRequest(request=secrets.token_hex(16), ops=ops)
-        return (await self._client.post("/v1/bridge/write", request, WriteReply)).revision
+        retry_for_s = min(self._client.retry_for_s, WRITE_FOR_S)
+        reply = await self._client.post("/v1/bridge/write", request, WriteReply, retry_for_s=retry_for_s)
+        return reply.revision
 
     async def set(self, name: str, value: JsonValue, **options: Any) -> int:
         """Set one variable; its version. `options` are fields of `Set`."""

@@ -154,7 +154,7 @@ class OrchestratorClient:
         self._url = http_url(url)
         self._orchestrator, self._pinned = orchestrator_ss58, orchestrator_ss58 is not None
         self._known = known
-        self._retry_for_s = retry_for_s
+        self.retry_for_s = retry_for_s
         # A waiting exchange is nearly always open; other calls need connections beside it.
         self._http = HttpClient(16, None if reach is None else reach.orchestrator_at)
         self._watch = watch
@@ -322,7 +322,7 @@ class OrchestratorClient:
         if signed and self._orchestrator is None:
             await self.run(retry_for_s=retry_for_s)
         body = b"" if request is None else request.model_dump_json().encode()
-        end = time.monotonic() + (self._retry_for_s if retry_for_s is None else retry_for_s)
+        end = time.monotonic() + (self.retry_for_s if retry_for_s is None else retry_for_s)
         failures = 0
         while True:
             try:

@@ -31,6 +31,8 @@ MAX_TTL_S: Final = 366 * 86_400.0
 MAX_LEASE_S: Final = 86_400.0
 MAX_WAIT_S: Final = 60.0
 """Longest wait of a watch that a request may ask for; a server may wait less."""
+KNOWN_S: Final = 900.0
+"""How long a write is known when it comes again; it is tried no longer than two thirds of that."""
 RUN: Final = "run"
 """In the place of an owner's hotkey: the run's operator made the variable, or the run itself."""
 PAUSED: Final = "run/paused"

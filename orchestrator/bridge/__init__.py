@@ -1,6 +1,7 @@
 """The Bridge: variables that a run's members share, as a pure state machine inside the coordinator's.
 
-`Bridge` is its state; `writing` decides on a write, `reading` makes pages and changes for readers.
+`Bridge` is its state; `writing` decides on a write (`rights`, `conflicts`, `bounds`), `reading` makes
+pages and changes for readers.
 """
 
 from orchestrator.bridge.bridge import Bridge, Writer

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from iota.protocol.bridge import RUN, ChangeKind, ValueKind, WriteRule
+from iota.protocol.bridge import KNOWN_S, RUN, ChangeKind, ValueKind, WriteRule
 from iota.spec import canonical_json
 from orchestrator.bridge.refusals import Refusal
 from orchestrator.bridge.rights import RIGHTS, Rights, RuleBook
@@ -19,8 +19,8 @@ MAX_CHANGES: Final = 4096
 """Newest changes that are kept for watchers."""
 MAX_CHANGE_BYTES: Final = 8 << 20
 """Of their values, likewise."""
-MAX_DONE: Final = 64
-"""Newest writes of a writer that are known when they come again."""
+MAX_DONE: Final = 1 << 18
+"""Newest writes that are known when they come again: those of `KNOWN_S` at 200 a second, and more."""
 MAX_VOID: Final = 1024
 """Times in the heap that have become void, beyond those that may stand."""
 
@@ -65,8 +65,8 @@ class Bridge:
     """Revision up to which changes are not kept any more."""
     due: list[tuple[float, str]] = field(default_factory=list)
     """A heap of times at which a variable or a lease may expire; some have become void."""
-    done: dict[str, dict[str, int]] = field(default_factory=dict)
-    """writer -> request -> its revision."""
+    done: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
+    """(writer, request) -> time and revision of a write that is known when it comes again, oldest first."""
     owned: dict[str, Owned] = field(default_factory=dict)
     members_size: int = 0
     """Bytes of all variables that members own."""
@@ -132,12 +132,18 @@ class Bridge:
         kind = gone if variable is None else ChangeKind.SET
         self._remember(Change(revision, kind, name, variable, public))
 
-    def note_done(self, writer: str, request: str, revision: int) -> None:
-        """Remember a write, so that it is known when it comes again."""
-        done = self.done.setdefault(writer, {})
-        done[request] = revision
-        if len(done) > MAX_DONE:
-            del done[next(iter(done))]
+    def note_done(self, writer: str, request: str, now: float) -> None:
+        """Remember the newest write, so that it is known when it comes again; forget those of long ago."""
+        self.done[writer, request] = now, self.revision
+        oldest = next(iter(self.done))
+        while self.done[oldest][0] < now - KNOWN_S or len(self.done) > MAX_DONE:
+            del self.done[oldest]
+            oldest = next(iter(self.done))
+
+    def known(self, writer: str, request: str) -> int | None:
+        """The revision of a write that was done before, or None."""
+        found = self.done.get((writer, request))
+        return None if found is None else found[1]
 
     def names_under(self, prefix: str, after: str = "", *, public: bool = False) -> Iterator[str]:
         """The names under a prefix that come after the name `after`, in order; all, or the public ones."""

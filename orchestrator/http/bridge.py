@@ -47,7 +47,8 @@ class BridgeCalls:
         self._coordinator, self._recorder, self._operator = coordinator, recorder, operator
         self._wait_s = limits.wait_s
         self._buckets = TokenBuckets(limits.bridge_rate, limits.bridge_burst)
-        self._decided: dict[int, asyncio.Future[int | Refusal]] = {}
+        self._deciding: dict[tuple[str, str], asyncio.Future[int | Refusal]] = {}
+        """(hotkey, request) -> what will come of a write that is being journaled."""
         self._waits = BridgeWaits(self._bridge)
         self._streams = BridgeStreams(coordinator.spec.id, self._bridge, self._waits, limits.bridge_streams)
         recorder.observers.append(self._observe)
@@ -66,8 +67,10 @@ class BridgeCalls:
         """
         writer = self._writer(call.hotkey)
         request = parse(WriteRequest, call.body)
-        outcome = self._known(writer, request)
-        if outcome is None:
+        outcome: int | Refusal | None
+        if (deciding := self._deciding.get((call.hotkey, request.request))) is not None:
+            outcome = await asyncio.shield(deciding)  # it came again before it was decided
+        elif (outcome := self._known(writer, request)) is None:
             if not writer.operator and (wait := self._buckets.take(call.hotkey, time.monotonic())):
                 raise Problem(ProblemType.RATE_LIMITED, "this hotkey writes too often", retry_after=wait)
             outcome = await self._recorded(writer, request)
@@ -138,7 +141,7 @@ class BridgeCalls:
 
     def _known(self, writer: Writer, request: WriteRequest) -> int | Refusal | None:
         """What comes of a write by the present state; None where it is to be journaled."""
-        done = self._bridge.done.get(writer.hotkey, {}).get(request.request)
+        done = self._bridge.known(writer.hotkey, request.request)
         now, due = self._recorder.stamp(), self._bridge.next_due()
         if done is not None or (due is not None and due <= now):  # what is due may be what refuses it
             return done
@@ -149,19 +152,26 @@ class BridgeCalls:
         """Journal a write; what came of it. Raises Problem (UNAVAILABLE): nothing was stored."""
         at = self._recorder.stamp()
         entry = Bridged(at=at, hotkey=writer.hotkey, operator=writer.operator, write=request)
-        decided = self._decided[id(entry)] = asyncio.get_running_loop().create_future()
+        key = writer.hotkey, request.request
+        deciding: asyncio.Future[int | Refusal] = asyncio.get_running_loop().create_future()
+        self._deciding[key] = deciding
         try:
             await self._recorder.record(entry)
-            outcome: int | Refusal = decided.result()
-            return outcome
+            return deciding.result()
+        except Problem as problem:
+            deciding.set_exception(problem)
+            deciding.exception()  # nobody else may wait for it
+            raise
         finally:
-            del self._decided[id(entry)]
+            self._deciding.pop(key, None)
+            deciding.cancel()
 
     def _observe(self, entry: Entry) -> None:
         """Note what came of a write, as soon as it is applied."""
-        decided = self._decided.get(id(entry))
-        if decided is not None:
-            decided.set_result(self._bridge.outcome)
+        if isinstance(entry, Bridged):
+            deciding = self._deciding.pop((entry.hotkey, entry.write.request), None)
+            if deciding is not None:
+                deciding.set_result(self._bridge.outcome)
 
 
 def _problem(refusal: Refusal) -> Problem:

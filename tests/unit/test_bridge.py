@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from iota.protocol.bridge import (
     BEST_HELDOUT,
+    KNOWN_S,
     LR_FACTOR,
     MAX_NESTED,
     MAX_PAGE,
@@ -30,8 +31,9 @@ from iota.protocol.bridge import (
 )
 from iota.simulate.names import fake_hotkey
 from orchestrator.bridge import Bridge, Conflict, Forbidden, Unfit, Writer, changes_after, page, write
-from orchestrator.bridge.bridge import MAX_CHANGES, MAX_DONE, MAX_VOID
-from orchestrator.bridge.writing import MAX_MEMBER_TTL_S, MAX_MEMBER_VARIABLES
+from orchestrator.bridge.bounds import MAX_MEMBER_VARIABLES
+from orchestrator.bridge.bridge import MAX_CHANGES, MAX_VOID
+from orchestrator.bridge.writing import MAX_MEMBER_TTL_S
 
 OPERATOR = Writer(fake_hotkey(8), operator=True, member=False)
 ANN, BEN = (Writer(fake_hotkey(n), operator=False, member=True) for n in range(2))
@@ -137,9 +139,19 @@ def test_a_repeated_request_changes_nothing_again() -> None:
     assert write(bridge, OPERATOR, first, 0.0) == 1
     assert bridge.value("a") == "2"
     assert isinstance(write(bridge, STRANGER, first, 0.0), Forbidden)  # another writer's request
-    for _ in range(MAX_DONE + 3):
+    for number in range(1000):
+        written(bridge, OPERATOR, Set(name="b", value=2), now=KNOWN_S * number / 1000)
+    assert write(bridge, OPERATOR, first, KNOWN_S) == 1
+    written(bridge, OPERATOR, Set(name="b", value=2), now=1.5 * KNOWN_S)
+    assert len(bridge.done) == 501
+
+
+def test_writes_that_are_known_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.bridge.bridge.MAX_DONE", 7)
+    bridge = Bridge()
+    for _ in range(20):
         written(bridge, OPERATOR, Set(name="b", value=2))
-    assert len(bridge.done[OPERATOR.hotkey]) == MAX_DONE
+    assert len(bridge.done) == 7
 
 
 def test_a_variable_keeps_its_type_and_its_rule() -> None:

@@ -158,6 +158,21 @@ async def test_a_repeated_write_is_answered_as_the_first_after_a_restart_too(tmp
         assert entries >= 1
 
 
+async def test_a_write_that_comes_again_before_it_is_decided_gets_the_same_answer(tmp_path: Path) -> None:
+    async with orchestrator(tmp_path / "j") as running, operator(running) as boss:
+        path = "/v1/bridge/write"
+        for number in range(10):
+            ops = (Set(name="a", value=number, rule=WriteRule.CAS, expected=2 * number),)
+            body = WriteRequest(request=f"{number:032x}", ops=ops).model_dump_json().encode()
+            copies = (raw(running, path, body, headers=signed(ORCHESTRATOR, path, body)) for _ in range(5))
+            answers = await asyncio.gather(*copies)
+            assert [(status, said) for status, said, _ in answers] == [
+                (200, {"revision": 2 * number + 1})
+            ] * 5
+            version = await boss.set("a", number, expected=2 * number + 1)
+            assert version == 2 * number + 2
+
+
 async def test_a_watcher_goes_on_from_its_revision_after_a_restart(tmp_path: Path) -> None:
     async with orchestrator(tmp_path / "j") as running, operator(running) as boss:
         await boss.set("a/1", 1)

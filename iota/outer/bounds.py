@@ -41,8 +41,8 @@ most that of the changes). So weights grow where replicas keep their shares; whe
 merge it may be more, of a bound that takes all updates of the run in one direction. Codecs make nothing
 larger, over each of their units (`DeltaCodec`). Where two tensors share one, as they do at their ends, the
 largest of their bounds holds for each of its elements, since a scale serves both: always the same ones, so
-that what grows there grows by that too. Roundings to bf16 of past epochs come back likewise: their norms R are
-concave in D, so that the sum is W·R(sum / W), with W the sum of beta's powers.
+that what grows there grows by that too. Roundings to bf16 of past epochs come back likewise: their norms R
+are concave in D, so that the sum is W·R(sum / W), with W the sum of beta's powers.
 
 What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
 about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the

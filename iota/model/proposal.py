@@ -33,8 +33,8 @@ _PARTS: Final = "outer.part_elements"
 _MAX_PARTS: Final = 128
 """Partitions of the largest stage: each costs two mergers a message, and the epoch's record an entry."""
 _OUTER_REPLICAS: Final = {"eta": 0.7, "momentum": 0.9}
-"""docs/training.md: with one replica a merge is the identity, with more a Nesterov step. In a sparse run error
-feedback stands in for the momentum, and a merge is a mean."""
+"""docs/training.md: with one replica a merge is the identity, with more a Nesterov step. In a sparse run
+error feedback stands in for the momentum, and a merge is a mean."""
 
 
 def make_spec(

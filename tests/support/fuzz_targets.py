@@ -250,7 +250,7 @@ def _delta_part(codec: OuterCodec, data: bytes) -> None:
         OuterCodec.INT8: len(data) - 2 * -(-len(data) // 258),
         OuterCodec.SPARSE: len(data) // 116 * 4096,
     }[codec]
-    open_delta_codec(codec).decode(data, elements)
+    open_delta_codec(codec).decode(data, max(1, elements))
 
 
 def _delta_parts(codec: OuterCodec) -> list[bytes]:

@@ -17,7 +17,8 @@ from iota.compute.host_copy import HostCopy
 from iota.compute.output import DeviceStep
 from iota.model.layout import run_shapes
 from iota.objects import DeltaKey, part_sizes
-from iota.outer.partition import Vector, part_bytes, read_part, split
+from iota.outer import open_delta_codec
+from iota.outer.partition import Vector, split
 from iota.protocol.messages import Delta
 from iota.spec import RunSpec
 from miner.duty_worker import DutyWorker
@@ -163,11 +164,11 @@ def deltas(change: DeltaChange) -> None:
     async def store_delta(self: DutyWorker, epoch: int) -> Delta:
         lied(epoch, self.spec.schedule.steps)
         files = self.disk.delta_parts(epoch)
-        sizes = part_sizes(self.spec, self.stage)
-        true = [read_part(file.read_bytes(), size) for file, size in zip(files, sizes, strict=True)]
+        codec, sizes = open_delta_codec(self.spec.outer.codec), part_sizes(self.spec, self.stage)
+        true = [codec.decode(file.read_bytes(), size) for file, size in zip(files, sizes, strict=True)]
         made = change(self.spec, self.stage, np.concatenate(true))
         for file, part in zip(files, split(made, self.spec.outer.part_elements), strict=True):
-            file.write_bytes(part_bytes(part))
+            file.write_bytes(codec.encode(part))
         return await honest(self, epoch)
 
     DutyWorker._store_delta = store_delta  # type: ignore[method-assign]

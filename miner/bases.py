@@ -8,18 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from iota.client.run_objects import RunObjects
 from iota.compute.commitment import commitment
 from iota.compute.state import StageState, save_state
-from iota.console.counts import counted
-from iota.objects import part_sizes
 from iota.outer.base import base_roots, initial_base, named_weights, read_base
-from iota.outer.base_values import BaseRoots, next_base, started
+from iota.outer.base_values import BaseRoots, next_base
+from iota.outer.merged_part import read_merged_stage
 from iota.outer.nesterov import OuterState
-from iota.outer.partition import PartError, Vector, read_part
-from iota.outer.pseudo_gradient import flatten
+from iota.outer.partition import PartError
 from iota.protocol.frames import StoredObject
 from iota.spec import RunSpec
 from iota.store import StoreError
@@ -75,6 +71,7 @@ class BaseKeeper:
             expected.add(init.digests[self.runner.stage])
         if expected - {roots.digest}:
             raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
+        self.runner.disk.forget_feedback(effect.epoch)
         how = f"fetched {_megabytes(effect.parts)}" if effect.parts else "made from the seed"
         return await self._keep(
             how,
@@ -89,7 +86,7 @@ class BaseKeeper:
         base = self._held
         if effect.parts:
             what = f"the merge of epoch {effect.epoch}"
-            merged = await self._fetched(what, effect.parts, urls, _read_merged)
+            merged = await self._fetched(what, effect.parts, urls, read_merged_stage)
             base = await asyncio.to_thread(next_base, self.spec, effect.epoch, base, merged)
 
         roots = await asyncio.to_thread(base_roots, self.spec, base)
@@ -101,22 +98,10 @@ class BaseKeeper:
             self.runner.engine.rebase(weights)
             return self.runner.engine.state()
 
+        if not effect.trained:
+            self.runner.disk.forget_feedback(effect.epoch + 1)
         how = f"merged epoch {effect.epoch} ({_megabytes(effect.parts)})"
         return await self._keep(how, effect.epoch + 1, base, roots, await self.device.run(rebased))
-
-    async def pseudo_gradient(self) -> Vector:
-        """What the epoch started with minus the engine's current weights: one fp32 vector (N,).
-
-        The merge replaces both operands, so this must be called before it is applied.
-        """
-        base, engine = self._held, self.runner.engine
-
-        def difference() -> Vector:
-            found: Vector = started(self.spec, base.weights)
-            found = found - flatten(engine.state(copy=False).weights).numpy()
-            return found
-
-        return await self.device.run(difference)
 
     async def _keep(
         self, how: str, epoch: int, base: OuterState, roots: BaseRoots, start: StageState
@@ -127,6 +112,7 @@ class BaseKeeper:
             # The base last: `newest_base` then never finds a base without its start state.
             save_state(start, disk.start_state(epoch), commitment(start, self.spec.outer.part_elements))
             disk.save_base(self.spec, epoch, base, roots)
+            disk.forget_delta(epoch - 1)
 
         await asyncio.to_thread(keep)
         log.info("%s: the base of epoch %d is on disk", how, epoch)
@@ -157,17 +143,9 @@ class BaseKeeper:
 
     @property
     def _held(self) -> OuterState:
-        assert self._base is not None, "the core asks for a merge or a pseudo-gradient only with a base held"
+        assert self._base is not None, "the core asks for a merge only with a base held"
         return self._base
 
 
 def _megabytes(parts: Sequence[StoredObject]) -> str:
     return f"{sum(part.size for part in parts) / 1e6:.1f} MB"
-
-
-def _read_merged(spec: RunSpec, stage: int, parts: Sequence[bytes]) -> Vector:
-    """A stage's merged pseudo-gradient (N,) from its stored parts. Raises PartError."""
-    sizes = part_sizes(spec, stage)
-    if len(parts) != len(sizes):
-        raise PartError(f"{counted(len(parts), 'part')} where the stage has {len(sizes)}")
-    return np.concatenate([read_part(p, n) for p, n in zip(parts, sizes, strict=True)])

@@ -18,8 +18,10 @@ from iota.compute.copy_thread import CopyThread
 from iota.compute.host_copy import HostCopy
 from iota.compute.state import StageState, save_state
 from iota.objects import snapshot_bytes
+from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import Beginning, Commitment, Receipt
 from iota.spec import RunSpec
+from miner.delta_files import DeltaFiles, EpochStart
 from miner.disk import MinerDisk
 
 log = logging.getLogger(__name__)
@@ -45,10 +47,16 @@ class Committer:
     """
 
     def __init__(
-        self, spec: RunSpec, stage: int, disk: MinerDisk, room: int | None, now: Callable[[], float]
+        self,
+        spec: RunSpec,
+        stage: int,
+        disk: MinerDisk,
+        room: int | None,
+        now: Callable[[], float],
     ) -> None:
         """`room` (bytes of disk) bounds the snapshots; None: what there is. `now` gives Unix seconds."""
         self._spec, self._stage, self._disk, self._room, self._now = spec, stage, disk, room, now
+        self._deltas = DeltaFiles(spec, disk)
         self._thread = CopyThread("committer")
         self._expected: deque[tuple[Future[Committed], Receipt | None]] = deque()
         self.newest: Future[Committed] | None = None
@@ -56,16 +64,16 @@ class Committer:
 
     def give(
         self,
-        epoch: int,
+        start: EpochStart,
         version: int,
         copy: Callable[[], HostCopy],
         beginning: Beginning | None = None,
     ) -> Future[Committed]:
         """Commit to the state of which `copy` starts a copy; it waits and raises as `CopyThread.give`.
 
-        `beginning` is what a life shows at its first version.
+        `beginning` is what a life shows at its first version. At the last one the pseudo-gradient is encoded.
         """
-        return self._thread.give(copy, partial(self._commit, epoch, version, beginning))
+        return self._thread.give(copy, partial(self._commit, start, version, beginning))
 
     def expect(self, made: Future[Committed], earlier: Receipt | None) -> None:
         """Have `take` give this commitment, with the receipt of an earlier process for it, if there is."""
@@ -75,7 +83,8 @@ class Committer:
     def take(self) -> list[tuple[Committed, Receipt | None]]:
         """The expected commitments that are complete and were not taken before, in order.
 
-        Raises OSError where a snapshot could not be written.
+        Raises OSError where a snapshot or the pseudo-gradient could not be written, and PartError where the
+        error feedback on this disk is damaged.
         """
         found = []
         while self._expected and self._expected[0][0].done():
@@ -87,12 +96,18 @@ class Committer:
         """Finish the commitment in work, discard the others and their copies, and end the thread."""
         self._thread.close()
 
-    def _commit(self, epoch: int, version: int, beginning: Beginning | None, state: StageState) -> Committed:
-        started = self._now()
-        made = commitment(state, self._spec.outer.part_elements, beginning)
+    def _commit(
+        self, start: EpochStart, version: int, beginning: Beginning | None, state: StageState
+    ) -> Committed:
+        started, feedback = self._now(), EMPTY
+        if version == self._spec.schedule.steps:
+            feedback = self._deltas.write(start, state.weights)
+        if beginning is not None:
+            feedback = start.root
+        made = commitment(state, self._spec.outer.part_elements, beginning, feedback)
         ended = self._now()
-        self._keep(epoch, version, state, made)
-        return Committed(epoch, version, made, started, ended)
+        self._keep(start.epoch, version, state, made)
+        return Committed(start.epoch, version, made, started, ended)
 
     def _keep(self, epoch: int, version: int, state: StageState, made: Commitment) -> None:
         """Write the snapshot of a version for audits; without room, log it and go on."""

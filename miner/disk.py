@@ -5,6 +5,9 @@ base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
 base/<epoch>/digest                   two roots, which give the base's digest
 snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts from
 snapshots/<epoch>/<version>.safetensors
+delta/<epoch>/part-NNN                the encoded pseudo-gradient, until it is merged
+feedback/<epoch>/part-NNN             bf16: the error feedback that this replica begins the epoch with
+feedback/<epoch>/leaves               their digests
 frames/<epoch>/...                    sent and received frames, kept until the epoch's audits are closed
 cache/                                blocks of the data shards
 seals/, evidence/                     of the orchestrator (iota.client.evidence_files)
@@ -37,6 +40,8 @@ class DataDirInUse(ValueError):
     """Another process holds the lock of this directory."""
 
 
+_BY_EPOCH: Final = ("frames", "snapshots", "base", "delta", "feedback")
+"""Folders that have one for each epoch."""
 ROOM_BYTES: Final = 64 << 20
 """Free disk below which a miner does not join: it would lose each microbatch that it is given."""
 
@@ -71,6 +76,18 @@ class MinerDisk:
     def start_state(self, epoch: int) -> Path:
         """File of the (weights, moments) that this replica starts `epoch` from."""
         return self.root / "snapshots" / str(epoch) / "start.safetensors"
+
+    def delta(self, epoch: int) -> Path:
+        """Folder of the encoded pseudo-gradient of an epoch."""
+        return self.root / "delta" / str(epoch)
+
+    def delta_parts(self, epoch: int) -> list[Path]:
+        """Files of the encoded pseudo-gradient of an epoch, in order; empty where there is none."""
+        return sorted(self.delta(epoch).glob("part-*"))
+
+    def feedback(self, epoch: int) -> Path:
+        """Folder of the error feedback that this replica begins an epoch with."""
+        return self.root / "feedback" / str(epoch)
 
     def frame(self, name: FrameName) -> Path:
         """File of a frame that this miner sent or received. Audits ask for both."""
@@ -144,7 +161,7 @@ class MinerDisk:
 
     def forget_epoch(self, epoch: int) -> None:
         """Delete an epoch whose audits are closed: no object of it can be asked for any more."""
-        for kind in ("frames", "snapshots", "base"):
+        for kind in _BY_EPOCH:
             shutil.rmtree(self.root / kind / str(epoch), ignore_errors=True)
 
     def forget_state(self) -> None:
@@ -156,9 +173,17 @@ class MinerDisk:
         for path in (self.root / "snapshots").glob("*/start.safetensors"):
             path.unlink(missing_ok=True)
 
+    def forget_delta(self, epoch: int) -> None:
+        """Delete the pseudo-gradient of an epoch that is merged."""
+        shutil.rmtree(self.delta(epoch), ignore_errors=True)
+
+    def forget_feedback(self, epoch: int) -> None:
+        """Delete the feedback for an epoch that this replica begins with a base alone."""
+        shutil.rmtree(self.feedback(epoch), ignore_errors=True)
+
     def forget_other_epochs(self, kept: Collection[int]) -> None:
         """Delete all epochs but these: the audits of others were closed while this miner was away."""
-        for kind in ("frames", "snapshots", "base"):
+        for kind in _BY_EPOCH:
             for path in (self.root / kind).glob("*"):
                 if path.name not in map(str, kept):
                     shutil.rmtree(path, ignore_errors=True)

@@ -8,16 +8,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 from iota.client.contributions import read_contributions
 from iota.client.run_objects import RunObjects
 from iota.compute.errors import StateError
 from iota.compute.state import check_intact
 from iota.objects import BaseKey, DeltaKey, EvidenceKey, MergedKey
-from iota.outer import open_delta_codec
 from iota.outer.base import base_parts
 from iota.outer.merge import merge_part
-from iota.outer.partition import Vector, split
+from iota.outer.partition import PartError
 from iota.protocol.events import MergeAssign
 from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.merges import merge_output
@@ -31,15 +32,18 @@ from iota.protocol.messages import (
 from iota.protocol.problems import Problem, ProblemType
 from iota.spec import RunSpec
 from iota.wire.frame import FrameError, check_frame
-from miner.bases import BaseKeeper
 from miner.core.effects import Duty, MergePart, StoreBase, StoreDelta, StoreEvidence
 from miner.core.facts import DutyEnded
+from miner.delta_files import DeltaFiles
 from miner.disk import MinerDisk
 from miner.merge_receipts import MergeReceipts
 from miner.retry import FAILURES, FIRST_PAUSE_S, NotWanted, persist
 from miner.turns import Turns
 
 log = logging.getLogger(__name__)
+
+_READ_AT_ONCE: Final = 4
+"""Partitions of a pseudo-gradient that are in memory on their way to the store."""
 
 Attempt = Callable[[bool], Awaitable[Report]]
 """One try of a duty; the argument is True from the second try on."""
@@ -57,7 +61,6 @@ class DutyWorker:
     hotkey: str
     disk: MinerDisk
     objects: RunObjects
-    bases: BaseKeeper
     receipts: MergeReceipts
     wants: Callable[[Duty], bool]
     turn: Callable[[StoreEvidence], tuple[int, float]]
@@ -85,21 +88,19 @@ class DutyWorker:
                 log.warning("%s is not needed now: %s", what, problem.detail)
             else:
                 log.error("%s failed: %s", what, problem)
-        except (*FAILURES, StateError, FrameError, OSError) as error:
+        except (*FAILURES, StateError, PartError, FrameError, OSError) as error:
             # Refused, or the file is damaged or no longer on disk. The coordinator then asks another replica.
-            log.error("%s failed: %s: %s", what, type(error).__name__, error)
+            if self.wants(duty):
+                log.error("%s failed: %s: %s", what, type(error).__name__, error)
+            else:
+                log.info("%s is no longer needed", what)
         return DutyEnded(duty, None)
 
     async def _job(self, duty: Duty, urls: Mapping[str, str]) -> tuple[str, Attempt]:
         """The duty in words for the log, and one try of it."""
         match duty:
             case StoreDelta(epoch):
-                # Before any retry, because the next merge replaces the weights that it is taken from.
-                delta = await self.bases.pseudo_gradient()
-                return (
-                    f"storing the pseudo-gradient of epoch {epoch}",
-                    lambda _: self._store_delta(epoch, delta),
-                )
+                return f"storing the pseudo-gradient of epoch {epoch}", lambda _: self._store_delta(epoch)
             case MergePart(assign):
                 return (
                     f"merging part {assign.part} of stage {assign.stage} of epoch {assign.epoch}",
@@ -111,11 +112,20 @@ class DutyWorker:
                 what = f"{item} {version} of epoch {epoch}"
                 return f"storing the evidence {what}", lambda _: self._store_evidence(duty)
 
-    async def _store_delta(self, epoch: int, delta: Vector) -> Delta:
-        """Store a pseudo-gradient (N,), one object per partition."""
-        parts = [open_delta_codec().encode(part) for part in split(delta, self.spec.outer.part_elements)]
-        keys = [DeltaKey(self.spec.id, epoch, self.stage, self.hotkey, n) for n in range(len(parts))]
-        return Delta(epoch=epoch, parts=await self._put_parts(keys, parts))
+    async def _store_delta(self, epoch: int) -> Delta:
+        """Store a pseudo-gradient, one object per partition, with `_READ_AT_ONCE` of them in memory."""
+        files, room = self.disk.delta_parts(epoch), asyncio.Semaphore(_READ_AT_ONCE)
+        if not files:
+            raise FileNotFoundError(f"{self.disk.delta(epoch)} has no pseudo-gradient")
+
+        async def put(number: int, file: Path) -> StoredObject:
+            async with room:
+                data = await asyncio.to_thread(file.read_bytes)
+                key = DeltaKey(self.spec.id, epoch, self.stage, self.hotkey, number)
+                return await self.objects.put(str(key), data)
+
+        puts = [put(number, file) for number, file in enumerate(files)]
+        return Delta(epoch=epoch, parts=tuple(await asyncio.gather(*puts)))
 
     async def _merge(self, assign: MergeAssign, urls: Mapping[str, str]) -> Merged:
         """Merge one partition of one stage, store and sign it. A second miner must get the same bits."""
@@ -142,19 +152,30 @@ class DutyWorker:
         return BaseStored(epoch=epoch, digest=roots.digest, parts=await self._put_parts(keys, parts))
 
     async def _put_parts(
-        self, keys: Sequence[DeltaKey | BaseKey], parts: list[bytes]
+        self, keys: Sequence[DeltaKey | BaseKey], parts: Sequence[bytes]
     ) -> tuple[StoredObject, ...]:
         puts = [self.objects.put(str(key), part) for key, part in zip(keys, parts, strict=True)]
         return tuple(await asyncio.gather(*puts))
 
     async def _store_evidence(self, duty: StoreEvidence) -> EvidenceStored:
         epoch, item, version = duty.epoch, duty.item, duty.version
-        read = self._snapshot if item is EvidenceItem.SNAPSHOT else self._frames
+        read = {
+            EvidenceItem.SNAPSHOT: self._snapshot,
+            EvidenceItem.FRAMES: self._frames,
+            EvidenceItem.FEEDBACK: self._feedback,
+        }[item]
         async with self._evidence.turn(duty):
             data = await asyncio.to_thread(read, epoch, version)
             key = EvidenceKey(self.spec.id, epoch, self.hotkey, item, version)
             stored = await self.objects.put(str(key), data)
         return EvidenceStored(epoch=epoch, item=item, version=version, stored=stored)
+
+    def _feedback(self, epoch: int, version: int) -> bytes:
+        """What the epoch began with, at whichever version that was."""
+        found = DeltaFiles(self.spec, self.disk).feedback(epoch)
+        if not found:
+            raise FileNotFoundError(f"{self.disk.feedback(epoch)} has no feedback")
+        return found
 
     def _snapshot(self, epoch: int, version: int) -> bytes:
         path = self.disk.snapshot(epoch, version)

@@ -9,6 +9,7 @@ from typing import Any
 from blake3 import blake3
 
 from iota.identity.keys import Hotkey
+from iota.outer.partition import PartError
 from iota.protocol.frames import FrameName, FrameNotice
 from iota.protocol.receipts import OpKey, OpKind, Receipt
 from iota.spec import RunSpec
@@ -80,7 +81,11 @@ class OpRecords:
         None of an epoch may stand after those of a later one: it is then left out. Raises StateLost and
         OSError; the receipts before the one concerned are written.
         """
-        for done, earlier in self.committer.take():
+        try:
+            ready = self.committer.take()
+        except PartError as error:
+            raise StateLost(f"the error feedback on this disk is damaged: {error}") from error
+        for done, earlier in ready:
             if done.epoch < self.log.newest_epoch:
                 continue
             key = (done.epoch, done.version, 0, 0, OpKind.COMMIT)

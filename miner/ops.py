@@ -26,6 +26,7 @@ from iota.wire.transport import OutgoingFrame
 from miner.activity import Activity
 from miner.committer import Committed, Committer
 from miner.core.schedule import Op
+from miner.delta_files import EpochStart
 from miner.disk import MinerDisk
 from miner.kept_frames import OpInput
 from miner.op_records import OpRecords, StateLost
@@ -65,6 +66,7 @@ class OpRunner:
     activity: Activity = field(default_factory=Activity)
     _wall_s: float = field(default_factory=time.time)
     _steady_s: float = field(default_factory=time.monotonic)
+    _start: EpochStart = field(default_factory=lambda: EpochStart(-1, {}))
     _joined: int = 0
     """First version of this replica in its epoch."""
     _bad: deque[Microbatch] = field(default_factory=deque)
@@ -85,15 +87,25 @@ class OpRunner:
         self.committer.close()
         self.recorder.close()
 
-    def load(self, epoch: int, version: int, state: StageState, base: BaseRoots) -> None:
+    def load(
+        self,
+        epoch: int,
+        version: int,
+        state: StageState,
+        base: BaseRoots,
+        feedback: tuple[str, ...] = (),
+    ) -> None:
         """Start an epoch from `state` on the CPU as `version`, and commit to it. It must not change later.
 
-        `base` are the roots of the base whose weights `state` has.
+        `base` are the roots of the base whose weights `state` has, `feedback` the leaves of the error
+        feedback.
         """
         self.engine.load(state, version=version)
-        self._joined = version
+        self._joined, self._start = version, EpochStart(epoch, state.weights, feedback)
         start = replace(state, moments=state.moments or zero_moments(self.spec, self.stage))
-        made = self.committer.give(epoch, version, lambda: HostCopy(start), self._beginning(epoch, base))
+        made = self.committer.give(
+            self._start, version, lambda: HostCopy(start), self._beginning(epoch, base)
+        )
         self.recorder.record(lambda: self._expect(epoch, version, made))
 
     def _beginning(self, epoch: int, base: BaseRoots) -> Beginning:
@@ -215,7 +227,7 @@ class OpRunner:
             raise _went_bad(op, error) from error
         made, launched, commitment = result.read(), self._now(), None
         if self.spec.is_committed(result.version, self._joined):
-            commitment = self.committer.give(op.epoch, result.version, self.engine.copy_state)
+            commitment = self.committer.give(self._start, result.version, self.engine.copy_state)
         return self.recorder.record(lambda: self._record_step(op, made, (started, launched), commitment))
 
     def _record_step(

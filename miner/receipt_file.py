@@ -19,7 +19,7 @@ from iota.protocol.messages import Hotkey
 from iota.protocol.receipts import Receipt
 from iota.spec import Count, Frozen, Hex32
 
-RECEIPT_LOG_VERSION: Final = 4
+RECEIPT_LOG_VERSION: Final = 5
 """Version of the file's form, in its first line."""
 MAX_LINE: Final = 64 << 10
 """Bytes; a receipt with two input headers has about 6 KiB."""
@@ -34,7 +34,7 @@ class LogDamaged(Exception):
 class LogHeader(Frozen):
     """The first line: whose receipts these are, and the receipt that the chain continues from."""
 
-    version: Literal[4] = RECEIPT_LOG_VERSION
+    version: Literal[5] = RECEIPT_LOG_VERSION
     run: Hex32
     hotkey: Hotkey
     count: Count

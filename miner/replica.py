@@ -92,7 +92,6 @@ class Replica:
             self.hotkey,
             runner.disk,
             self.objects,
-            self._bases,
             MergeReceipts(runner),
             self._core.wants,
             self._core.duties.turn,

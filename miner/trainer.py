@@ -21,6 +21,7 @@ from miner.activity import Activity
 from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp, WriteCommit
 from miner.core.facts import Committed, OpBad, OpDone, OpLaunched, StateLoaded, TokensRead
 from miner.core.schedule import Op
+from miner.delta_files import DeltaFiles
 from miner.device import DeviceThread
 from miner.kept_frames import OpInput
 from miner.op_records import StateLost
@@ -60,10 +61,11 @@ class Trainer:
             base = await asyncio.to_thread(runner.disk.base_roots, epoch)
         except (StateError, PartError) as error:
             raise StateLost(f"the start state of epoch {epoch} on this disk is damaged: {error}") from error
+        feedback = DeltaFiles(self.spec, runner.disk).leaves(epoch) if effect.carries else ()
         if not effect.carries:
             state = StageState(state.weights)
         await self._record_commits()
-        await self.device.run(runner.load, epoch, step, state, base)
+        await self.device.run(runner.load, epoch, step, state, base, feedback)
         log.info("takes part in epoch %d from step %d", epoch, step)
         self._epoch, self._inputs = epoch, {}
         return StateLoaded(epoch, step)

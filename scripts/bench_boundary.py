@@ -158,7 +158,7 @@ def train(spec: RunSpec, reader: DirectoryReader, heldout: list[Tokens], device:
     losses = []
     for step in range(spec.schedule.steps):
         names = [Microbatch(0, step, index) for index in range(spec.schedule.microbatches)]
-        losses.append(statistics.fmean(_microbatch(spec, engines, mb, reader) for mb in names))
+        losses.append(statistics.fmean(microbatch_loss(spec, engines, mb, reader) for mb in names))
         for engine in engines:
             engine.step(step, len(names), spec.learning_rate(0, step))
     seconds = time.perf_counter() - began
@@ -177,7 +177,8 @@ def train(spec: RunSpec, reader: DirectoryReader, heldout: list[Tokens], device:
     )
 
 
-def _microbatch(spec: RunSpec, engines: list[Engine], mb: Microbatch, reader: DirectoryReader) -> float:
+def microbatch_loss(spec: RunSpec, engines: list[Engine], mb: Microbatch, reader: DirectoryReader) -> float:
+    """Forward and backward of one microbatch through the engines of all stages; its loss."""
     version = spec.weight_version(mb.step)
     tokens = _tokens(spec, mb, reader)
     payload: Tensor | None = None

@@ -2,7 +2,7 @@
 
     leaf  = BLAKE3 of the raw little-endian bytes of one part
     group = Merkle root of its leaves (weights, moments, weights of the version before)
-    root  = Merkle root of the three groups (`iota.protocol.receipts.Commitment.root`)
+    root  = Merkle root of the three groups, and of the error feedback (`Commitment.root`)
 
 A group is the bytes of its tensors one after another, sorted by name, in row-major order. Weights have one
 dtype, fp32 or bf16, and a part is `outer.part_elements` of their elements, so that their leaves are of the
@@ -21,7 +21,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from iota.protocol.merkle import merkle_root
+from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.receipts import Beginning, Commitment
 
 if TYPE_CHECKING:
@@ -32,15 +32,19 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.int8, torch.uint8)
 _FP32 = 4
 
 
-def commitment(state: StageState, part_elements: int, beginning: Beginning | None = None) -> Commitment:
+def commitment(
+    state: StageState, part_elements: int, beginning: Beginning | None = None, feedback: str = EMPTY
+) -> Commitment:
     """The commitment to a state on the CPU. A state without moments commits to `merkle.EMPTY` for them.
 
-    `beginning` is what the replica shows at the version that is the base.
+    `beginning` is what the replica shows at the version that is the base, `feedback` the root of its error
+    feedback where the version shows that.
     """
     return Commitment(
         weights=tensors_root(state.weights, part_elements),
         moments=merkle_root(moments_leaves(state.moments, part_elements)),
         before=tensors_root(state.before, part_elements),
+        feedback=feedback,
         beginning=beginning,
     )
 

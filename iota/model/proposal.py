@@ -16,7 +16,7 @@ from iota.model.presets import load_model
 from iota.model.schedules import Schedule, schedule_for
 from iota.model.snapshot_time import deadline_contradiction, least_deadline_s
 from iota.settings.sentences import sentence
-from iota.spec import Decay, ModelSpec, OptimizerKind, RopeScaling, RunSpec
+from iota.spec import Decay, ModelSpec, OptimizerKind, OuterCodec, RopeScaling, RunSpec
 from iota.spec.contradictions import contradictions
 from iota.spec.draft import (
     MANIFEST,
@@ -43,7 +43,8 @@ _PARTS: Final = "outer.part_elements"
 _MAX_PARTS: Final = 128
 """Partitions of the largest stage: each costs two mergers a message, and the epoch's record an entry."""
 _OUTER_REPLICAS: Final = {"eta": 0.7, "momentum": 0.9}
-"""docs/training.md: with one replica a merge is the identity, with more a Nesterov step."""
+"""docs/training.md: with one replica a merge is the identity, with more a Nesterov step. In a sparse run
+error feedback stands in for the momentum, and a merge is a mean."""
 
 
 def make_spec(
@@ -200,6 +201,7 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
     if (
         whole(value_at(at, "layout.replicas"), "layout.replicas") > 1
         and not {"eta", "momentum"} & outer.keys()
+        and outer.get("codec") != OuterCodec.SPARSE
     ):
         proposed["outer"] = dict(_OUTER_REPLICAS)
     if preset is not None:

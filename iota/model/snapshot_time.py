@@ -55,9 +55,14 @@ def _state_bytes(spec: RunSpec, stage: int) -> int:
 
 def least_deadline_s(spec: RunSpec) -> int:
     """The shortest audit deadline (seconds) that leaves time for what a draw demands, by `audit.line`."""
-    largest = max(_state_bytes(spec, stage) for stage in range(spec.layout.stages))
-    snapshots = drawn_snapshots(spec) * largest
-    return math.ceil(storing_s(snapshots + _drawn_frames(spec), spec.audit.line) / _STORING)
+    states = max(_drawn_states(spec, stage) for stage in range(spec.layout.stages))
+    return math.ceil(storing_s(states + _drawn_frames(spec), spec.audit.line) / _STORING)
+
+
+def _drawn_states(spec: RunSpec, stage: int) -> int:
+    """Bytes of the snapshots that the draw of one validator can demand, and of the error feedback."""
+    feedback = spec.outer.codec.feedback_bytes * count(run_shapes(spec, stage))
+    return drawn_snapshots(spec) * _state_bytes(spec, stage) + feedback
 
 
 def deadline_contradiction(spec: RunSpec) -> str | None:

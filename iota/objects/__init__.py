@@ -13,6 +13,7 @@
 `orchestrator.intake.rights` checks requests against the last column.
 """
 
+from iota.objects.delta_sizes import merged_sizes
 from iota.objects.grammar import validate_key
 from iota.objects.keys import (
     BaseKey,
@@ -32,14 +33,17 @@ from iota.objects.keys import (
     tokenizer_key,
 )
 from iota.objects.sizes import (
+    delta_part_bytes,
     frames_bytes,
     largest_object,
     max_bytes,
     max_plan_bytes,
+    merged_part_sizes,
     part_count,
     part_sizes,
     planned_frames,
     snapshot_bytes,
+    stage_feedback_bytes,
 )
 
 __all__ = [
@@ -52,18 +56,22 @@ __all__ = [
     "RunObject",
     "ServerObject",
     "SettledKey",
+    "delta_part_bytes",
     "epoch_prefixes",
     "frames_bytes",
     "largest_object",
     "manifest_folder",
     "max_bytes",
     "max_plan_bytes",
+    "merged_part_sizes",
+    "merged_sizes",
     "parse_key",
     "part_count",
     "part_sizes",
     "planned_frames",
     "plans_prefix",
     "snapshot_bytes",
+    "stage_feedback_bytes",
     "start_key",
     "tokenizer_key",
     "validate_key",

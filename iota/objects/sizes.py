@@ -7,6 +7,7 @@ from typing import assert_never
 from iota.codec.shapes import payload_size
 from iota.model.layout import count, run_shapes
 from iota.model.moment_layout import moment_bytes
+from iota.objects.delta_sizes import delta_bytes, merged_bytes, merged_sizes
 from iota.objects.keys import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, RunObject
 from iota.protocol.frames import EvidenceItem
 from iota.spec import Pipeline, RunSpec
@@ -37,6 +38,21 @@ def part_sizes(spec: RunSpec, stage: int) -> list[int]:
 def part_count(spec: RunSpec, stage: int) -> int:
     """Number of partitions of a stage's vector."""
     return len(part_sizes(spec, stage))
+
+
+def delta_part_bytes(spec: RunSpec, stage: int) -> list[int]:
+    """Bytes of each encoded partition of a pseudo-gradient of a stage, in order."""
+    return [delta_bytes(spec.outer.codec, elements) for elements in part_sizes(spec, stage)]
+
+
+def merged_part_sizes(spec: RunSpec, stage: int, part: int, contributions: int) -> range:
+    """The numbers of bytes that one merged partition may have."""
+    return merged_sizes(spec.outer.codec, part_sizes(spec, stage)[part], contributions)
+
+
+def stage_feedback_bytes(spec: RunSpec, stage: int) -> int:
+    """Bytes of a replica's error feedback; 0 in a run without."""
+    return spec.outer.codec.feedback_bytes * count(run_shapes(spec, stage))
 
 
 def snapshot_bytes(spec: RunSpec, stage: int) -> int:
@@ -80,15 +96,24 @@ def max_bytes(spec: RunSpec, key: RunObject, stage: int) -> int:
     match key:
         case FrameKey():
             return frames_bytes(spec, 1)
-        case DeltaKey() | MergedKey():
-            return _FP32 * spec.outer.part_elements + _PART_SLACK
+        case DeltaKey():
+            return delta_bytes(spec.outer.codec, spec.outer.part_elements) + _PART_SLACK
+        case MergedKey():
+            elements = spec.outer.part_elements
+            return merged_bytes(spec.outer.codec, elements, elements) + _PART_SLACK
         case BaseKey():
             return 2 * _FP32 * spec.outer.part_elements + _PART_SLACK
         case EvidenceKey():
-            return (
-                snapshot_bytes(spec, stage)
-                if key.item is EvidenceItem.SNAPSHOT
-                else frames_bytes(spec, _ATTEMPTS * _FRAMES * spec.planned(0))
-            )
+            return _evidence_bytes(spec, key.item, stage)
         case _:
             assert_never(key)
+
+
+def _evidence_bytes(spec: RunSpec, item: EvidenceItem, stage: int) -> int:
+    match item:
+        case EvidenceItem.SNAPSHOT:
+            return snapshot_bytes(spec, stage)
+        case EvidenceItem.FRAMES:
+            return frames_bytes(spec, _ATTEMPTS * _FRAMES * spec.planned(0))
+        case EvidenceItem.FEEDBACK:
+            return stage_feedback_bytes(spec, stage)

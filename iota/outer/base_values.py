@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 
 from iota.files.tensor_file import TensorFileError, check_tensors
 from iota.model.initial_values import initial_tensors, initial_values
+from iota.outer.merged_part import read_merged
 from iota.outer.nesterov import OuterState, outer_step
-from iota.outer.partition import PartError, Vector, read_part
+from iota.outer.partition import PartError, Vector
 from iota.protocol.merkle import merkle_root
 from iota.spec import RunSpec
 
@@ -96,7 +97,7 @@ def next_partition(spec: RunSpec, epoch: int, before: OuterState, merged: bytes 
     """
     if merged is None:
         return before
-    return next_base(spec, epoch, before, read_part(merged, before.weights.size))
+    return next_base(spec, epoch, before, read_merged(spec.outer.codec, merged, before.weights.size))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,18 @@ but for a chance of 2·e^-56.
 Every bound grows with each step's rate, so that it holds too where the operator has lowered rates: the live
 factor is at most 1 (`iota.protocol.bridge`).
 
+A codec with error feedback (`iota.outer.error_feedback`) sends x_e = beta·f + D_e, where f is no larger than
+x_{e-1}, so that |x_e| <= X_e = sum over j of beta^(e-j)·bound_j, of every epoch since the run's first. All
+that a replica sends is the sum of D_j + beta·f_j - f_{j+1}. With the outer step's factors, which grow to
+eta/(1 - mu) with an update's age, that moves the base by no more than the changes do twice over and
+3·eta/(1 - mu) times the largest X (summation by parts; |f_j| <= X_j, and (1 - beta) times the sum of X is at
+most that of the changes). So weights grow where replicas keep their shares; where these change from merge to
+merge it may be more, of a bound that takes all updates of the run in one direction. Codecs make nothing
+larger, over each of their units (`DeltaCodec`). Where two tensors share one, as they do at their ends, the
+largest of their bounds holds for each of its elements, since a scale serves both: always the same ones, so
+that what grows there grows by that too. Roundings to bf16 of past epochs come back likewise: their norms R
+are concave in D, so that the sum is W·R(sum / W), with W the sum of beta's powers.
+
 What passes: every direction, the reverse too, up to full size. With AdamW each element may go the same way by
 about lr in each step. An honest element goes a fraction of that, since its gradients change their sign; the
 largest of a partition, with noise for gradients, half of it (20 steps). A lie within the bound is for audits.
@@ -43,6 +55,7 @@ largest of a partition, with noise for gradients, half of it (20 steps). A lie w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -59,6 +72,7 @@ from iota.model.updates import (
     uses_muon,
     weight_decay,
 )
+from iota.objects.delta_sizes import unit
 from iota.outer.partition import Vector
 from iota.spec import Moments, OptimizerKind, RunSpec, StateRule
 
@@ -81,9 +95,10 @@ _MOST: Final = math.log(2)
 
 @dataclass(frozen=True)
 class Bound:
-    """The largest change of one tensor's elements [start, stop) of a partition."""
+    """The largest change of the elements [start, stop) of a partition."""
 
     tensor: str
+    """Name of their tensor, of the first one where some share a codec's unit."""
     start: int
     stop: int
     element: float
@@ -123,14 +138,20 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Walk:
-    """Bounds of |v_joined - v_H|, from a size in base 0 and k."""
+    """Bounds of |v_joined - v_H|, and of what is sent besides, from a size in base 0 and k."""
 
     updates: _Way
     """Of what updates alone change."""
+    past: _Way
+    """Of what those of earlier epochs changed and is not sent yet, decayed."""
     size: _Way
-    """Of the weights meanwhile."""
+    """Of the weights meanwhile, and before."""
     rounded: float
     """Of the sum of a weight's stochastic roundings, relative to its size; 0 where there are none."""
+    past_rounded: float
+    """The same of one earlier epoch."""
+    past_epochs: float
+    """Sum of the weights that earlier epochs have in what is sent."""
 
     def bounds(self, begin: float, element: float, norm: float, count: int) -> tuple[float, float]:
         """Of each of `count` elements, and of their L2 norm: infinite where the elements' say all.
@@ -139,41 +160,103 @@ class _Walk:
             begin: the largest size of an element in base 0.
             element, norm: largest update of a step at rate 1: of an element, and in the L2 norm.
         """
-        root, largest = math.sqrt(count), self.updates.of(begin, element)
+        root, sent = math.sqrt(count), self.updates + self.past
         if not self.rounded:
-            return largest, math.inf if norm == math.inf else self.updates.of(begin * root, norm)
-        size, moved = self.size.of(begin, element), self.updates.of(begin * root, min(norm, element * root))
-        return largest + size * self.rounded, moved + self._rounded_norm(size, root, moved)
+            return sent.of(begin, element), (math.inf if norm == math.inf else sent.of(begin * root, norm))
+        size, steps = self.size.of(begin, element), (begin * root, min(norm, element * root))
+        moved, before = self.updates.of(*steps), self.past.of(*steps)
+        total = moved + before + self._rounded_norm(size, root, moved, self.rounded)
+        if self.past_epochs:
+            mean = before / self.past_epochs
+            total += self.past_epochs * self._rounded_norm(size, root, mean, self.past_rounded)
+        rounded = self.rounded + self.past_epochs * self.past_rounded
+        return sent.of(begin, element) + size * rounded, total
 
-    def _rounded_norm(self, size: float, root: float, moved: float) -> float:
+    @staticmethod
+    def _rounded_norm(size: float, root: float, moved: float, rounded: float) -> float:
         """R of the module's description: of root² elements, whose updates sum to the L2 norm `moved`."""
         if math.inf in (size, moved):
             return math.inf
-        unit, sums = _BF16_ULP * size, size * self.rounded
+        unit, sums = _BF16_ULP * size, size * rounded
         variance = unit * root * moved
         beyond = math.sqrt(2 * _LOG_CHANCE * variance) + 2 / 3 * _LOG_CHANCE * unit
         return min(root * sums, math.sqrt(variance + (unit + 2 * sums) * beyond))
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Elements [low, high) of one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    low: int
+    high: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.high - self.low
+
+    def cut(self, start: int, stop: int) -> _Piece:
+        """Its elements [start, stop), as far as it has them; none where `stop` is not above `start`."""
+        start = min(start, self.size)
+        stop = max(start, min(stop, self.size))
+        return _Piece(self.name, self.shape, self.low + start, self.low + stop)
+
+
 def part_bounds(spec: RunSpec, epoch: int, stage: int, part: int, joined: int) -> list[Bound]:
-    """Bounds of partition `part` of a pseudo-gradient, tensor by tensor.
+    """Bounds of partition `part` of a decoded pseudo-gradient.
 
     `joined` is the step at which the replica's version was the base.
     """
-    first = part * spec.outer.part_elements
-    last = first + spec.outer.part_elements
     bounds, at = [], 0
+    for pieces in _regions(spec, stage, part):
+        stop = at + sum(piece.size for piece in pieces)
+        element, norm = _region_bounds(spec, epoch, stage, joined, pieces)
+        bounds.append(Bound(pieces[0].name, at, stop, _coarse(element), _coarse(norm)))
+        at = stop
+    return bounds
+
+
+def _regions(spec: RunSpec, stage: int, part: int) -> Iterator[list[_Piece]]:
+    """The pieces of tensors in a partition, in order: those that share a unit of the codec together."""
+    first, at = part * spec.outer.part_elements, 0
+    pieces = []
     for name, shape in run_shapes(spec, stage).items():
         size = math.prod(shape)
-        low, high = max(first, at), min(last, at + size)
+        low, high = max(first, at), min(first + spec.outer.part_elements, at + size)
         if low < high:
-            rates = _rates(spec, epoch, stage, name, shape, low - at, high - at)
-            begin = largest_start(spec, stage, name, len(shape))
-            walk = _walk(spec, epoch, joined, weight_decay(spec.optimizer, len(shape)))
-            element, norm = walk.bounds(begin, *rates, high - low)
-            bounds.append(Bound(name, low - first, high - first, _coarse(element), _coarse(norm)))
+            pieces.append(_Piece(name, shape, low - at, high - at))
         at += size
-    return bounds
+    each, at = unit(spec.outer.codec), 0
+    shared: list[_Piece] = []
+    for piece in pieces:
+        # Where the unit ends that began with another tensor, and where one begins that another one ends.
+        begun = piece.cut(0, -at % each if shared else 0)
+        whole = piece.cut(begun.size, piece.size - (0 if piece is pieces[-1] else (at + piece.size) % each))
+        rest = piece.cut(begun.size + whole.size, piece.size)
+        shared += [begun] if begun.size else []
+        if shared and (piece is pieces[-1] or (at + begun.size) % each == 0):
+            yield shared
+            shared = []
+        if whole.size:
+            yield [whole]
+        shared += [rest] if rest.size else []
+        at += piece.size
+
+
+def _region_bounds(
+    spec: RunSpec, epoch: int, stage: int, joined: int, pieces: Sequence[_Piece]
+) -> tuple[float, float]:
+    """(element, norm): bounds of pieces that share what is largest in any of them."""
+    rates = [_rates(spec, epoch, stage, p.name, p.shape, p.low, p.high) for p in pieces]
+    begin = max(largest_start(spec, stage, p.name, len(p.shape)) for p in pieces)
+    walk = _walk(spec, epoch, joined, max(weight_decay(spec.optimizer, len(p.shape)) for p in pieces))
+    norm = rates[0][1]
+    if len(pieces) > 1 and any(n < math.inf for _, n in rates):
+        sizes = [min(n, e * math.sqrt(p.size)) for (e, n), p in zip(rates, pieces, strict=True)]
+        norm = math.hypot(*sizes)
+    return walk.bounds(begin, max(e for e, _ in rates), norm, sum(p.size for p in pieces))
 
 
 def _rates(
@@ -197,11 +280,23 @@ def _rates(
 @lru_cache(maxsize=256)
 def _walk(spec: RunSpec, epoch: int, joined: int, decay: float) -> _Walk:
     """Bounds of a replica's way from the base of `epoch` on, where it joined at step `joined`."""
-    base, _ = _growth(spec, epoch, decay)
+    base, held = _growth(spec, epoch, decay)
     rounded = _rounded_away(spec, spec.schedule.steps - joined)
     change, size = _updates(spec, epoch, joined, decay * math.exp(rounded))
     size = size.times(math.exp(rounded))
-    return _Walk(change.after(base), size.after(base), rounded)
+    beta = _beta(spec)
+    return _Walk(
+        updates=change.after(base),
+        past=held.times(beta),
+        size=size.after(base),
+        rounded=rounded,
+        past_rounded=_rounded_away(spec, spec.schedule.steps),
+        past_epochs=beta * (1 - beta**epoch) / (1 - beta),
+    )
+
+
+def _beta(spec: RunSpec) -> float:
+    return spec.outer.beta if spec.outer.codec.has_feedback else 0.0
 
 
 def _updates(spec: RunSpec, epoch: int, joined: int, decay: float) -> tuple[_Way, _Way]:
@@ -226,18 +321,25 @@ def _rounded_away(spec: RunSpec, steps: int) -> float:
 
 @lru_cache(maxsize=16)
 def _growth(spec: RunSpec, epoch: int, decay: float) -> tuple[_Way, _Way]:
-    """Bounds of |W| and of the outer momentum |m| at the start of `epoch`, from the size of base 0 and k."""
-    size, momentum = _Way(1.0, 0.0), _Way(0.0, 0.0)
-    eta = spec.outer.eta
+    """Bounds of |W| at the start of `epoch` and of what may not be sent by then, from base 0's size and k."""
+    size, momentum, held, most = (_Way(1.0, 0.0), *[_Way(0.0, 0.0)] * 3)
+    eta, beta, away = spec.outer.eta, _beta(spec), _rounded_away(spec, spec.schedule.steps)
+    gain = eta / (1.0 - spec.outer.momentum) if spec.outer.momentum < 1 else eta * (epoch + 1)
     for number in range(epoch):
+        whole = size + most.times(3 * gain)
         (inner, _), mu = _updates(spec, number, 0, decay), spec.outer.momentum_at(number)
-        change = size.times(inner.start) + _Way(0.0, inner.rate)
+        change = inner.after(whole)
+        if beta:
+            sent = _updates(spec, number, 0, decay * math.exp(away))[0] if away else inner
+            held, change = held.times(beta) + sent.after(whole), change.times(2.0)
+            most = _Way(max(most.start, held.start), max(most.rate, held.rate))
         momentum = momentum.times(mu) + change
         # W - eta·(D + mu·m), where W - D is a mean of the replicas' weights.
         size = size.times(1.0 + _ULP) + (change + momentum.times(mu)).times(eta)
-    walk = _rounded_away(spec, epoch * spec.schedule.steps)
-    exponent = min(_MOST, walk * eta / (1.0 - spec.outer.momentum)) if spec.outer.momentum < 1 else _MOST
-    return size.times(math.exp(exponent) if walk else 1.0), momentum
+    walk, twice = _rounded_away(spec, epoch * spec.schedule.steps), 2.0 if beta else 1.0
+    exponent = min(_MOST, walk * gain * twice) if spec.outer.momentum < 1 else _MOST
+    factor = math.exp(exponent) if walk else 1.0
+    return (size + most.times(3 * gain)).times(factor), held.times(factor)
 
 
 def _coarse(bound: float) -> float:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Final, Protocol
 
+from iota.outer.int8_delta import Int8Delta
 from iota.outer.partition import Vector
 from iota.outer.raw_delta import RawDelta
+from iota.outer.sparse_delta import SparseDelta
+from iota.spec import OuterCodec
 
 
 class DeltaCodec(Protocol):
     """Format of a partition of a pseudo-gradient, between its replica and the miners that merge it.
 
-    Both functions are bitwise deterministic, because validators repeat `encode` and compare digests. An
-    encoded partition is no larger than raw fp32, which is the bound of `iota.objects.max_bytes`.
+    Both functions are bitwise deterministic on every machine, because validators repeat `encode` and compare
+    digests. An encoded partition has the bytes of `iota.objects.delta_bytes`. What is decoded is no larger
+    than what was encoded, and neither is the difference of the two: over each of the codec's units (`unit` in
+    `iota.objects.delta_sizes`) neither the largest magnitude nor the L2 norm grows, but for rounding.
     """
 
-    def encode(self, part: Vector) -> bytes:
+    def encode(self, part_N: Vector) -> bytes:
         """The bytes of one partition, a finite fp32 vector."""
 
     def decode(self, data: bytes, elements: int) -> Vector:
@@ -25,11 +31,13 @@ class DeltaCodec(Protocol):
         """
 
 
-_CODECS: dict[str, DeltaCodec] = {"none": RawDelta()}
+_CODECS: Final[Mapping[OuterCodec, DeltaCodec]] = {
+    OuterCodec.NONE: RawDelta(),
+    OuterCodec.INT8: Int8Delta(),
+    OuterCodec.SPARSE: SparseDelta(),
+}
 
 
-def open_delta_codec(name: str = "none") -> DeltaCodec:
-    """The codec `name`. Raises ValueError for an unknown name, listing the known ones."""
-    if name not in _CODECS:
-        raise ValueError(f"no pseudo-gradient codec is called {name!r}: this build has {', '.join(_CODECS)}")
-    return _CODECS[name]
+def open_delta_codec(codec: OuterCodec) -> DeltaCodec:
+    """The codec of that name in a spec."""
+    return _CODECS[codec]

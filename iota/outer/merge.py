@@ -16,7 +16,8 @@ from iota.objects import part_sizes
 from iota.outer.bounds import part_bounds
 from iota.outer.delta_codecs import open_delta_codec
 from iota.outer.merge_rules import open_merge_rule
-from iota.outer.partition import NotFinite, PartError, part_bytes
+from iota.outer.merged_part import write_merged
+from iota.outer.partition import NotFinite, PartError, Vector
 from iota.protocol.events import Contribution, MergeAssign
 from iota.protocol.merges import LeftOut
 from iota.spec import RunSpec
@@ -30,7 +31,7 @@ class MergedPart:
     """A merged partition."""
 
     data: bytes
-    """Raw little-endian fp32, as `part_bytes` writes it."""
+    """As `write_merged` writes it."""
     left_out: dict[str, LeftOut]
     """By hotkey, in order: the contributions that are not in it."""
 
@@ -42,17 +43,19 @@ def merge_part(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
     twice for each contribution, and one is held at a time.
     """
     elements = part_sizes(spec, assign.stage)[assign.part]
-    codec, by_hotkey = open_delta_codec(), {c.hotkey: c for c in assign.contributions}
+    codec, by_hotkey = open_delta_codec(spec.outer.codec), {c.hotkey: c for c in assign.contributions}
     left_out = {}
     for hotkey in sorted(by_hotkey):
         fault = _fault(spec, assign, by_hotkey[hotkey], read(by_hotkey[hotkey]), elements)
         if fault is not None:
             left_out[hotkey] = fault
+
+    def given(hotkey: str) -> Vector:
+        return codec.decode(read(by_hotkey[hotkey]) or b"", elements)
+
     tokens = {hotkey: each.tokens for hotkey, each in by_hotkey.items() if hotkey not in left_out}
-    if not tokens:
-        return MergedPart(part_bytes(np.zeros(elements, np.float32)), left_out)
-    merged = open_merge_rule()(tokens, lambda hotkey: codec.decode(read(by_hotkey[hotkey]) or b"", elements))
-    return MergedPart(part_bytes(merged), left_out)
+    merged = open_merge_rule()(tokens, given) if tokens else np.zeros(elements, np.float32)
+    return MergedPart(write_merged(spec.outer.codec, merged), left_out)
 
 
 def _fault(
@@ -64,7 +67,7 @@ def _fault(
     if len(data) != given.stored.size or blake3(data).hexdigest() != given.stored.digest:
         return LeftOut.UNREADABLE
     try:
-        part = open_delta_codec().decode(data, elements)
+        part = open_delta_codec(spec.outer.codec).decode(data, elements)
     except NotFinite:
         return LeftOut.NOT_FINITE
     except PartError:

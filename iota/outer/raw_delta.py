@@ -8,8 +8,10 @@ from iota.outer.partition import Vector, part_bytes, read_part
 class RawDelta:
     """A `DeltaCodec` that writes raw little-endian fp32."""
 
-    def encode(self, part: Vector) -> bytes:
-        return part_bytes(part)
+    def encode(self, part_N: Vector) -> bytes:
+        """Raw little-endian fp32."""
+        return part_bytes(part_N)
 
     def decode(self, data: bytes, elements: int) -> Vector:
+        """The same, read. Raises PartError and NotFinite."""
         return read_part(data, elements)

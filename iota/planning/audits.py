@@ -16,12 +16,13 @@ from iota.model import audit_rates
 from iota.model.audit_rates import COMPUTE_BUDGET
 from iota.model.layout import count, run_shapes
 from iota.model.snapshot_time import storing_s
-from iota.objects import frames_bytes, planned_frames, snapshot_bytes
+from iota.objects import frames_bytes, planned_frames, snapshot_bytes, stage_feedback_bytes
 from iota.planning.needs import stage_needs
 from iota.spec import RunSpec
 
 SNAPSHOTS: Final = 3
-"""That a miner stores for one drawn segment, at the most: at its start, its end, and the epoch's last."""
+"""That a miner stores for one drawn segment, at the most: at its start, its end, and the epoch's last. With
+error feedback it stores that too."""
 DAY_S: Final = 86_400.0
 _OP_FRAMES: Final = 3
 """Frames of an op audit, at the most: two that it read, and one that it sent."""
@@ -94,7 +95,7 @@ def audit_costs(spec: RunSpec, step_s: float) -> AuditCosts:
     snapshot = snapshot_bytes(spec, stage)
     frames = frames_bytes(spec, planned_frames(spec)) * audit_rates.segment_steps(spec)
     ops = spec.audit.ops * rates.turn_steps / steps * _OP_FRAMES * payload_size(spec)
-    needed = min(SNAPSHOTS, spec.commitments) * snapshot
+    needed = min(SNAPSHOTS, spec.commitments) * snapshot + stage_feedback_bytes(spec, stage)
     carried, stored = storing_s(needed, spec.audit.line), segments * needed
     return AuditCosts(
         rates=rates,

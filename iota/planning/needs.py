@@ -10,7 +10,7 @@ from iota.codec.shapes import payload_size
 from iota.model.graph_sizes import Kept, kept_bytes
 from iota.model.layout import converted_names, count, run_shapes
 from iota.model.moment_layout import moment_bytes
-from iota.objects import snapshot_bytes
+from iota.objects import delta_part_bytes, snapshot_bytes, stage_feedback_bytes
 from iota.settings import Activations
 from iota.settings.kinds import format_bytes
 from iota.spec import Pipeline, RunSpec
@@ -50,6 +50,8 @@ class Needs:
     frames: int
     """Disk for the frames that the ops read and sent, which audits may ask for."""
     bases: int
+    deltas: int
+    """Disk for the encoded pseudo-gradient, and for the error feedback, which audits may ask for."""
     receipts: int
     """Of the whole run."""
     cache: int
@@ -79,7 +81,7 @@ class Needs:
     @property
     def disk(self) -> int:
         """Disk of the whole data directory."""
-        return self.snapshots + self.frames + self.bases + self.receipts + self.cache
+        return self.snapshots + self.frames + self.bases + self.deltas + self.receipts + self.cache
 
 
 def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
@@ -108,6 +110,7 @@ def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
         snapshots=2 * (spec.commitments + 1) * snapshot_bytes(spec, stage),
         frames=EPOCHS_KEPT * moved,
         bases=EPOCHS_KEPT * vectors * _FP32 * parameters,
+        deltas=sum(delta_part_bytes(spec, stage)) + (EPOCHS_KEPT + 1) * stage_feedback_bytes(spec, stage),
         receipts=RECEIPT_BYTES * ops * spec.schedule.epochs,
         cache=CACHE_BYTES,
         compiled=compiled,

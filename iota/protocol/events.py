@@ -47,8 +47,9 @@ class Admit(Frozen):
     epoch: Small
     step: Small
     carries: bool
-    """Its pseudo-gradient of the epoch before was merged: it begins with the moments that it ended that with,
-    where the run carries any, and else with zero ones. So nothing that it committed to late comes back."""
+    """Its pseudo-gradient of the epoch before was merged: it begins with the moments and the error feedback
+    that it ended that with, where the run carries any, and else with none. So nothing that it committed to
+    late comes back."""
 
 
 class LoadBase(Frozen):

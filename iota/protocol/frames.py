@@ -96,6 +96,8 @@ class EvidenceItem(StrEnum):
     """Weights and optimizer moments at a weight version."""
     FRAMES = "frames"
     """The frames of a step that the miner has received and sent; its version is the step."""
+    FEEDBACK = "feedback"
+    """The error feedback that the miner began the epoch with; its version is that of the base."""
 
 
 class StoredObject(Frozen):

@@ -13,7 +13,7 @@ from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.spec import Frozen, Hex32, Positive, Small
 
-RECEIPT_VERSION: Final = 4
+RECEIPT_VERSION: Final = 5
 """Version of the form of a receipt and of the signed bytes. It is part of the signature's domain."""
 RECEIPTS_DOMAIN: Final = f"receipts/{RECEIPT_VERSION}"
 GENESIS = "0" * 64
@@ -81,13 +81,16 @@ class Commitment(Frozen):
     """Of the optimizer's moments and step counts; `merkle.EMPTY` where the optimizer has none."""
     before: Hex32 = EMPTY
     """Of the weights of the version before, where the next STEP's gradient is taken (`delayed` only)."""
+    feedback: Hex32 = EMPTY
+    """Of the error feedback (`iota.outer.error_feedback`): at the version that is the base of what the epoch
+    begins with, at the epoch's last of what its pseudo-gradient leaves. `merkle.EMPTY` for none."""
     beginning: Beginning | None = None
     """At the version that is the base, else none."""
 
     @property
     def root(self) -> str:
-        """One digest of all three."""
-        return merkle_root([self.weights, self.moments, self.before])
+        """One digest of all four."""
+        return merkle_root([self.weights, self.moments, self.before, self.feedback])
 
     @property
     def base(self) -> str | None:

@@ -121,6 +121,9 @@ class MinerRecord(Frozen):
     moments: Hex32 | None
     """Root of the moments of its last COMMIT of the epoch before, where its pseudo-gradient was merged and
     the run carries moments. It begins with these or with zero ones."""
+    feedback: Hex32 | None = None
+    """Root of the error feedback of its last COMMIT of the epoch before, likewise, where the run has any. It
+    begins with this or with none."""
     lives: tuple[LifeRecord, ...] = Field(min_length=1)
     """In order."""
     first_receipt: Count

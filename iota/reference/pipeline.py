@@ -26,7 +26,10 @@ from iota.model.initial import initial_weights
 from iota.model.loss import token_loss
 from iota.model.stage import Stage, run_stage
 from iota.model.updates import clip_threshold
+from iota.outer import open_delta_codec
+from iota.outer.error_feedback import encode_part
 from iota.outer.nesterov import OuterState, outer_step
+from iota.outer.partition import Vector, split
 from iota.outer.pseudo_gradient import flatten, pseudo_gradient, unflatten
 from iota.reference.wire_round import wire_round
 from iota.spec import Pipeline, RunSpec, StateRule
@@ -59,6 +62,8 @@ class ReferenceTrainer:
             optimizer.load(state.moments)
         self._thresholds = [clip_threshold(spec, stage) for stage in stages]
         self._dtypes = [_widened(spec, stage) for stage in stages]
+        self._feedback: list[dict[int, Vector | None]] = [{} for _ in stages]
+        """By stage: what is not sent yet of each partition."""
 
     def run_epoch(self, epoch: int, batches: Batches) -> list[list[float]]:
         """Run the epoch's steps and the outer step. Returns each step's losses, in order of microbatch."""
@@ -68,12 +73,20 @@ class ReferenceTrainer:
                 optimizer.reset()
         losses = self.run_steps(epoch, batches)
         for stage, weights in enumerate(self._weights):
-            merged = pseudo_gradient(start[stage], weights).numpy()
+            merged = self._sent(stage, pseudo_gradient(start[stage], weights).numpy())
             outer, mu = self.spec.outer, self.spec.outer.momentum_at(epoch)
             self._bases[stage] = after = outer_step(self._bases[stage], merged, outer.eta, mu)
             for name, value in unflatten(torch.from_numpy(after.weights), weights).items():
                 weights[name].copy_(value)  # rounded to the nearest where the weights are bf16
         return losses
+
+    def _sent(self, stage: int, change_N: Vector) -> Vector:
+        """What arrives of a stage's pseudo-gradient; the rest is added to the next epoch's."""
+        outer, kept, arrived = self.spec.outer, self._feedback[stage], []
+        for number, part in enumerate(split(change_N, outer.part_elements)):
+            data, kept[number] = encode_part(outer, part, kept.get(number))
+            arrived.append(open_delta_codec(outer.codec).decode(data, part.size))
+        return np.concatenate(arrived)
 
     def run_steps(self, epoch: int, batches: Batches) -> list[list[float]]:
         """Run the inner steps of an epoch without the outer step. Returns as `run_epoch`."""

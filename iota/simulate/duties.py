@@ -11,10 +11,13 @@ from iota.objects import (
     EvidenceKey,
     MergedKey,
     RunObject,
+    delta_part_bytes,
     frames_bytes,
+    merged_part_sizes,
     part_sizes,
     planned_frames,
     snapshot_bytes,
+    stage_feedback_bytes,
 )
 from iota.protocol.events import MergeAssign
 from iota.protocol.frames import EvidenceItem, StoredObject
@@ -35,10 +38,12 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
     epoch, sizes = _epoch(duty), [4 * elements for elements in part_sizes(spec, stage)]
     match duty:
         case StoreDelta():
-            parts = (_stored(DeltaKey(spec.id, epoch, stage, hotkey, n), s) for n, s in enumerate(sizes))
+            deltas = enumerate(delta_part_bytes(spec, stage))
+            parts = (_stored(DeltaKey(spec.id, epoch, stage, hotkey, n), s) for n, s in deltas)
             return Delta(epoch=epoch, parts=tuple(parts))
         case MergePart(assign):
-            stored = merged_part(assign, str(MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)))
+            key = MergedKey(spec.id, epoch, assign.stage, assign.part, hotkey)
+            stored = merged_part(spec, assign, str(key))
             return Merged(epoch=epoch, stage=assign.stage, part=assign.part, stored=stored)
         case StoreBase():
             if epoch not in bases:
@@ -46,18 +51,22 @@ def report_of(duty: Duty, spec: RunSpec, stage: int, hotkey: str, bases: Mapping
             parts = (_stored(BaseKey(spec.id, epoch, stage, n, hotkey), 2 * s) for n, s in enumerate(sizes))
             return BaseStored(epoch=epoch, digest=bases[epoch], parts=tuple(parts))
         case StoreEvidence(epoch, item, version):
-            snapshot = item is EvidenceItem.SNAPSHOT
-            size = snapshot_bytes(spec, stage) if snapshot else frames_bytes(spec, planned_frames(spec))
+            size = {
+                EvidenceItem.SNAPSHOT: snapshot_bytes(spec, stage),
+                EvidenceItem.FRAMES: frames_bytes(spec, planned_frames(spec)),
+                EvidenceItem.FEEDBACK: stage_feedback_bytes(spec, stage),
+            }[item]
             stored = _stored(EvidenceKey(spec.id, epoch, hotkey, item, version), size)
             return EvidenceStored(epoch=epoch, item=item, version=version, stored=stored)
         case _:
             assert_never(duty)
 
 
-def merged_part(assign: MergeAssign, key: str) -> StoredObject:
+def merged_part(spec: RunSpec, assign: MergeAssign, key: str) -> StoredObject:
     """The merge of a part under a key. Whoever merges the same contributions gets the same digest."""
+    sizes = merged_part_sizes(spec, assign.stage, assign.part, len(assign.contributions))
     content = digest("merged", assign.epoch, assign.stage, assign.part, assign.contributions)
-    return StoredObject(key=key, digest=content, size=assign.contributions[0].stored.size)
+    return StoredObject(key=key, digest=content, size=sizes[-1])
 
 
 def _epoch(duty: Duty) -> int:

@@ -35,10 +35,12 @@ def op_fields(spec: RunSpec, stage: int, op: Op, arrived: Mapping[Direction, Sig
 
 def commit_fields(spec: RunSpec, stage: int, epoch: int, version: int, joined: int) -> dict[str, Any]:
     """The fields of the receipt of a COMMIT, likewise, by a replica that joined at step `joined`."""
+    shows = spec.outer.codec.has_feedback and version == spec.schedule.steps and version != joined
     made = Commitment(
         weights=digest("weights", stage, epoch, version),
         moments=digest("moments", stage, epoch, version),
         before=digest("before", stage, epoch, version) if spec.has_before(version, joined) else EMPTY,
+        feedback=digest("feedback", stage, epoch) if shows else EMPTY,
         beginning=_beginning(stage, epoch) if version == joined else None,
     )
     return {"stage": stage, "version": version, "output": made.root, "commitment": made}

@@ -188,7 +188,7 @@ class VirtualSwarm:
 
     def _merge(self, assign: MergeAssign) -> None:
         """What the orchestrator makes of a part that its mergers did not settle."""
-        stored = merged_part(assign, "merged")
+        stored = merged_part(self.spec, assign, "merged")
         key = str(SettledKey(self.spec.id, assign.epoch, assign.stage, assign.part, stored.digest))
         self.apply(
             Remerged(

@@ -37,6 +37,7 @@ _FOLLOWS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     ),
     (("optimizer.decay",), ("optimizer.final_lr",)),
     (("outer.momentum",), ("outer.momentum_warmup",)),
+    (("outer.codec",), ("outer.beta",)),
     (
         ("data.sequence_length", "data.sequences", "schedule.steps", "schedule.microbatches"),
         ("schedule.heldout",),

@@ -44,6 +44,10 @@ _UNUSED: Final[dict[str, tuple[Callable[[RunSpec], bool], str]]] = {
         lambda s: s.outer.momentum == 0,
         "outer.momentum is 0: leave it out, or give a momentum",
     ),
+    "outer.beta": (
+        lambda s: not s.outer.codec.has_feedback,
+        "outer.codec none sends everything: leave it out, or choose int8 or sparse",
+    ),
 }
 """Fields without an effect beside another one: refused where another value than the default was given."""
 

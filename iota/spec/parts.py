@@ -104,6 +104,27 @@ class GradientSums(StrEnum):
         return 2 if self is GradientSums.BF16 else 4
 
 
+class OuterCodec(StrEnum):
+    """Formats of a replica's pseudo-gradient, on its way to the miners that merge it (docs/training.md)."""
+
+    NONE = "none"
+    """fp32."""
+    INT8 = "int8"
+    """8 bits an element and a scale a block, with error feedback."""
+    SPARSE = "sparse"
+    """The 64 largest of 4,096 elements, with 2 bits each, with error feedback (SparseLoCo)."""
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether a replica keeps what it has not sent, and adds it to its next pseudo-gradient."""
+        return self is not OuterCodec.NONE
+
+    @property
+    def feedback_bytes(self) -> int:
+        """Bytes of an element of what a replica keeps: bf16, or nothing."""
+        return 2 if self.has_feedback else 0
+
+
 MAX_LAYERS: Final = 4096
 """Far more than a model has: who reads a spec lists the parameters of each layer."""
 
@@ -303,6 +324,10 @@ class OuterSpec(SpecPart):
     """Epochs over which mu rises linearly from 0 to `momentum`."""
     part_elements: Positive = 1 << 22
     """Elements in one partition of a stage's vector."""
+    codec: Annotated[OuterCodec, Since(8, before=OuterCodec.NONE)] = OuterCodec.NONE
+    """Codec of pseudo-gradients: none, int8 (4x smaller), or sparse (141x smaller; docs/training.md)."""
+    beta: Annotated[float, Field(ge=0, lt=1), Since(8, before=0.95)] = 0.95
+    """Share of what a codec did not send that is added to the next epoch's pseudo-gradient."""
 
     def momentum_at(self, epoch: int) -> float:
         """mu of the outer step that ends `epoch`."""

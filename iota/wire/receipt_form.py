@@ -88,6 +88,12 @@ def _commit_fault(spec: RunSpec, receipt: Receipt) -> str | None:
         return "is of a version that an epoch does not have"
     if commitment.before != EMPTY and spec.schedule.pipeline is Pipeline.SYNC:
         return "commits to weights of the version before, which a run of this pipeline does not use"
+    if commitment.beginning is None:
+        shown = spec.outer.codec.has_feedback and receipt.version == spec.schedule.steps
+        if shown != (commitment.feedback != EMPTY):
+            return "commits to error feedback at another version than an epoch's last, or not there"
+    elif commitment.feedback != EMPTY and not spec.outer.codec.has_feedback:
+        return "commits to error feedback, which a run of this codec does not have"
     return None
 
 

@@ -154,7 +154,7 @@ class WriteCommit:
 
 @dataclass(frozen=True)
 class StoreDelta:
-    """Store the pseudo-gradient of `epoch`, computed from the current weights."""
+    """Store the pseudo-gradient of `epoch`, which lies on the disk since its last COMMIT."""
 
     epoch: int
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from iota.protocol.events import (
     Accusation,
@@ -163,6 +163,15 @@ class PlannedStep:
     """Since when they alone are open, and since when none of their ops has ended; None before that."""
 
 
+class Carried(NamedTuple):
+    """What a contributor to an epoch's merges may begin the next epoch with; None where the run has none."""
+
+    moments: str | None
+    """Root of its moments."""
+    feedback: str | None
+    """Root of its error feedback."""
+
+
 @dataclass(slots=True)
 class Life:
     """One life of a miner in an epoch, from the base on: its first, or after it took the base anew."""
@@ -181,6 +190,8 @@ class Life:
     """The newest version whose COMMIT is receipted."""
     moments: str = EMPTY
     """Root of the moments of that COMMIT."""
+    feedback: str = EMPTY
+    """Root of its error feedback."""
     first_receipt: int = 0
     """Seq of its first receipt of the epoch; 0 before that."""
 
@@ -265,8 +276,8 @@ class EpochState:
     """One epoch, from its first plan to the close of its audits."""
 
     epoch: int
-    carried: Mapping[str, str] = field(default_factory=dict)
-    """Miner whose moments carry over, since its last pseudo-gradient was merged -> their root."""
+    carried: Mapping[str, Carried] = field(default_factory=dict)
+    """Miner whose last pseudo-gradient was merged -> what carries over, in a run where anything does."""
     steps: list[PlannedStep] = field(default_factory=list)
     closed_steps: int = 0
     """Steps close in order: `steps[:closed_steps]` are closed."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from iota.model.snapshot_time import drawn_snapshots, storing_s
-from iota.objects import frames_bytes, snapshot_bytes
+from iota.objects import frames_bytes, snapshot_bytes, stage_feedback_bytes
 from iota.protocol.events import EvidenceMissed, EvidenceReady, EvidenceRequest
 from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import EvidenceStored, EvidenceWanted
@@ -29,6 +29,8 @@ def max_wanted(run: RunState, item: EvidenceItem) -> int:
     """
     if item is EvidenceItem.FRAMES:
         return run.spec.schedule.steps
+    if item is EvidenceItem.FEEDBACK:
+        return 1
     return drawn_snapshots(run.spec) + MAX_WORDS
 
 
@@ -53,6 +55,8 @@ def _exists(run: RunState, epoch: EpochState, report: EvidenceWanted) -> bool:
     if report.miner not in epoch.committed:
         return False
     joined, newest = epoch.committed[report.miner]
+    if report.item is EvidenceItem.FEEDBACK:
+        return run.spec.outer.codec.has_feedback and report.version == joined
     return report.version <= newest and run.spec.is_committed(report.version, joined)
 
 
@@ -86,8 +90,11 @@ def take_wanted(run: RunState, member: Member, report: EvidenceWanted) -> None:
 
 def _size(run: RunState, epoch: EpochState, report: EvidenceWanted) -> int:
     """Bytes of what is asked for, at the most."""
+    stage = run.members[report.miner].stage
     if report.item is EvidenceItem.SNAPSHOT:
-        return snapshot_bytes(run.spec, run.members[report.miner].stage)
+        return snapshot_bytes(run.spec, stage)
+    if report.item is EvidenceItem.FEEDBACK:
+        return stage_feedback_bytes(run.spec, stage)
     return frames_bytes(run.spec, _FRAMES_AN_OP * _ops(run, epoch, report.miner, report.version))
 
 
@@ -164,9 +171,12 @@ def miss_overdue(run: RunState) -> None:
         if debt is None or debt.deadline != deadline:
             continue
         epoch, item, version = name
-        snapshot = item is EvidenceItem.SNAPSHOT
-        what = f"snapshot of version {version}" if snapshot else f"frames of step {version}"
-        told = f"its {what} of epoch {epoch} {'was' if snapshot else 'were'} not stored by the deadline"
+        what = {
+            EvidenceItem.SNAPSHOT: f"snapshot of version {version} of epoch {epoch} was",
+            EvidenceItem.FRAMES: f"frames of step {version} of epoch {epoch} were",
+            EvidenceItem.FEEDBACK: f"error feedback at the start of epoch {epoch} was",
+        }[item]
+        told = f"its {what} not stored by the deadline"
         run.incidents.named.append(f"{hotkey}: {told}")
         miner.history.happened(run.now, run.epoch, told)
         _decide(run, miner, _missed(miner, name, deadline, live=miner.live))

@@ -83,8 +83,8 @@ def wanted_part(run: RunState, member: Member, report: Merged) -> PartMerge | No
     if part is None or part.agreed is not None or member.charged or member.hotkey not in part.mergers:
         return None
     given = {each.hotkey for each in part.assign.contributions}
-    size = part.assign.contributions[0].stored.size
-    fits = report.stored.size == size and report.left_out.keys() <= given
+    sizes = run.merged_sizes(report.stage, report.part, len(given))
+    fits = report.stored.size in sizes and report.left_out.keys() <= given
     fits = fits and LeftOut.MISSING not in report.left_out.values()  # the orchestrator alone may say so
     return part if fits and member.hotkey not in part.results else None
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import Delta
 from iota.spec import StateRule
 from orchestrator.coordinator import evidence
-from orchestrator.coordinator.epoch_state import StageMerge
+from orchestrator.coordinator.epoch_state import Carried, StageMerge
 from orchestrator.coordinator.lives import has_committed_all
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
+
+ENCODED_A_SECOND: Final = 1e8
+"""Bytes of fp32 that a replica encodes a second, at the least: one slow core does six times as many
+(`scripts/bench_outer.py`)."""
 
 
 def begin_merging(run: RunState) -> None:
@@ -65,7 +71,7 @@ def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
     if run.phase is not Phase.MERGING or not report.epoch == run.epoch == member.ready_epoch:
         return False
     merge = run.current.merges[member.stage]
-    fits = [p.size for p in report.parts] == run.part_bytes[member.stage]
+    fits = [p.size for p in report.parts] == run.delta_bytes[member.stage]
     new = not merge.fixed and member.hotkey not in merge.deltas and member.hotkey not in merge.early
     return fits and new and run.current.counted[member.hotkey] > 0
 
@@ -77,7 +83,9 @@ def delta_limit_s(run: RunState, stage: int) -> float:
     """
     awaited = run.current.merges[stage].awaited
     replay_s = max((run.members[hotkey].replay_s for hotkey in awaited), default=0.0)
-    return replay_s + transfer_limit_s(run, stage)
+    encode_s = sum(run.part_bytes[stage]) / ENCODED_A_SECOND if run.spec.outer.codec.has_feedback else 0.0
+    sent_s = encode_s + sum(run.delta_bytes[stage]) / run.spec.audit.line
+    return replay_s + max(run.deadlines.merge.seconds, sent_s)
 
 
 def transfer_limit_s(run: RunState, stage: int, vectors: int = 1) -> float:
@@ -127,19 +135,24 @@ def _fix(run: RunState, stage: int, merge: StageMerge) -> None:
         run.current.unassigned.add(stage)
 
 
-def carried(run: RunState, number: int) -> dict[str, str]:
-    """Contributor to the merges of an epoch -> root of the moments that it begins the next one with.
+def carried(run: RunState, number: int) -> dict[str, Carried]:
+    """Contributor to the merges of an epoch -> what it may begin the next one with.
 
     Its receipts up to the last COMMIT came before its pseudo-gradient counted, so the seal holds them.
     """
-    epoch = run.epochs.get(number)
-    if epoch is None or run.spec.optimizer.state is not StateRule.CARRY:
+    epoch, feeds = run.epochs.get(number), run.spec.outer.codec.has_feedback
+    moments = run.spec.optimizer.state is StateRule.CARRY
+    if epoch is None or not (moments or feeds):
         return {}
     last = run.spec.schedule.steps
     found = {}
     for hotkey in (hotkey for merge in epoch.merges for hotkey in merge.deltas):
-        ended = (life.moments for life in reversed(epoch.lives[hotkey]) if life.committed == last)
-        found[hotkey] = next(ended, EMPTY)
+        ended = (life for life in reversed(epoch.lives[hotkey]) if life.committed == last)
+        life = next(ended, None)
+        found[hotkey] = Carried(
+            moments=(life.moments if life else EMPTY) if moments else None,
+            feedback=(life.feedback if life else EMPTY) if feeds else None,
+        )
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from iota.protocol.events import Drop, StepClose
 from iota.protocol.frames import Direction, FrameName
-from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
 from orchestrator.coordinator import heldout
 from orchestrator.coordinator.epoch_state import (
@@ -151,7 +150,8 @@ def _take_commit(run: RunState, member: Member, epoch: EpochState, life: Life, r
     if life.next_commit != receipt.version or receipt.version > life.next_step:
         return
     life.committed, life.next_commit = receipt.version, run.spec.committed_after(receipt.version)
-    life.moments = receipt.commitment.moments if receipt.commitment is not None else EMPTY
+    if receipt.commitment is not None:
+        life.moments, life.feedback = receipt.commitment.moments, receipt.commitment.feedback
     if epoch is run.current and run.phase is Phase.MERGING:
         accept_delta(run, member)
 

@@ -195,13 +195,14 @@ def _miner_record(epoch: EpochState, member: Member) -> MinerRecord:
     hotkey = member.hotkey
     tree = epoch.receipts.get(hotkey)
     count = tree.count if tree is not None else 0
-    lives = _lives(epoch.lives[hotkey], count)
+    lives, carried = _lives(epoch.lives[hotkey], count), epoch.carried.get(hotkey)
     return MinerRecord(
         hotkey=hotkey,
         owner=member.owner,
         certificate=member.certificate,
         stage=epoch.stages[hotkey],
-        moments=epoch.carried.get(hotkey),
+        moments=None if carried is None else carried.moments,
+        feedback=None if carried is None else carried.feedback,
         lives=lives,
         first_receipt=lives[0].first_receipt,
         last_receipt=lives[0].first_receipt + count - 1,

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from iota.objects import part_sizes
+from iota.objects import delta_part_bytes, merged_sizes, part_sizes
 from iota.protocol.events import EpochClose, Event
 from iota.protocol.heldout import BaseLoss
 from iota.protocol.messages import Outcome, Role, Verdict
@@ -220,6 +220,8 @@ class RunState:
     """Variables that members share; the operator pauses the run and sets its rate by some of them."""
     part_bytes: list[list[int]] = field(init=False)
     """By stage: bytes of each partition of its fp32 vector."""
+    delta_bytes: list[list[int]] = field(init=False)
+    """By stage: bytes of each encoded partition of a pseudo-gradient."""
     roster: Roster = field(init=False)
     deadlines: Deadlines = field(init=False)
     clocks: OpClocks = field(init=False, compare=False)
@@ -229,6 +231,7 @@ class RunState:
         ops = [AdaptiveDeadline(limits.first_s, *bounds) for _ in range(self.stages)]
         self.deadlines = Deadlines(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
         self.part_bytes = [[_FP32 * n for n in part_sizes(self.spec, stage)] for stage in range(self.stages)]
+        self.delta_bytes = [delta_part_bytes(self.spec, stage) for stage in range(self.stages)]
         self.roster, self.clocks = Roster.of(self.stages), OpClocks(ops)
 
     @property
@@ -250,6 +253,10 @@ class RunState:
     def newest_base(self) -> int:
         """The newest epoch whose base is stored by every stage; -1 before the first."""
         return self.bases.complete[-1] if self.bases.complete else -1
+
+    def merged_sizes(self, stage: int, part: int, contributions: int) -> range:
+        """The numbers of bytes that a merged partition of so many contributions may have."""
+        return merged_sizes(self.spec.outer.codec, self.part_bytes[stage][part] // _FP32, contributions)
 
     def send(self, hotkey: str, event: Event) -> None:
         """Append an event to a node's numbered sequence; the shell then answers its waiting exchange."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from iota.objects import FrameKey, MergedKey
+from iota.objects import FrameKey, MergedKey, merged_part_sizes
 from iota.protocol.events import (
     Event,
     EvidenceReady,
@@ -45,8 +45,9 @@ def accesses(spec: RunSpec, member: Member, event: Event) -> list[Access]:
             return [Access(Method.GET, str(FrameKey(spec.id, event.notice.name)))]
         case MergeAssign():
             merged = str(MergedKey(spec.id, event.epoch, event.stage, event.part, member.hotkey))
-            size = event.contributions[0].stored.size if event.contributions else 0
-            put = [Access(Method.PUT, merged, size)] if size else []
+            sizes = merged_part_sizes(spec, event.stage, event.part, len(event.contributions))
+            # Where the size follows from the values, the merger asks for a URL once it knows it.
+            put = [Access(Method.PUT, merged, sizes[0])] if len(sizes) == 1 else []
             return _reads(c.stored for c in event.contributions) + put
         case MergeReady() | LoadBase():
             return _reads(event.parts)

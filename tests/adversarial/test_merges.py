@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.live_swarm import LiveSwarm, tiny
 
 
-async def test_a_poisoner_and_a_lying_merger_are_named_and_the_run_goes_on(tmp_path: Path) -> None:
-    values = {"outer": {"part_elements": 50_000}}  # nine parts a stage: the liar is drawn for some of them
+@pytest.mark.parametrize("codec", ["none", "sparse"])
+async def test_a_poisoner_and_a_lying_merger_are_named_and_the_run_goes_on(
+    tmp_path: Path, codec: str
+) -> None:
+    # nine parts a stage: the liar is drawn for some of them
+    values = {"outer": {"part_elements": 50_000, "codec": codec}}
     options = tiny(stages=2, replicas=2, epochs=2, steps_per_epoch=3, values=values)
     entries = {
         "miner-00": "tests.support.cheats.states:reversed_delta",

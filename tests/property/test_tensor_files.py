@@ -25,7 +25,7 @@ from iota.objects import part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts, initial_base, read_base
 from iota.outer.partition import PartError
-from iota.spec import RunSpec
+from iota.spec import OuterCodec, RunSpec
 from iota.wire.frame import FrameError
 from tests.support import samples
 from tests.support.small_spec import small_spec
@@ -55,7 +55,7 @@ BASE = base_parts(SPEC, initial_base(SPEC, STAGE))
 FRAME = next(iter(samples.FRAMES.values()))
 PARSERS = [
     Parser("part", np.zeros(SIZES[0], "<f4").tobytes(),
-           lambda data: open_delta_codec().decode(data, SIZES[0]), PartError),
+           lambda data: open_delta_codec(OuterCodec.NONE).decode(data, SIZES[0]), PartError),
     Parser("base", BASE[0], lambda data: read_base(SPEC, STAGE, [data, *BASE[1:]]), PartError),
     Parser("snapshot", _state(SPEC), lambda data: load_state(data, SPEC, STAGE), StateError),
     Parser("small snapshot", _state(SMALL), lambda data: load_state(data, SMALL, STAGE), StateError),

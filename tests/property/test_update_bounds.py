@@ -16,12 +16,14 @@ from iota.model.initial import initial_weights
 from iota.model.updates import clip_threshold, largest_start
 from iota.model.weight_dtype import as_weights
 from iota.objects import part_sizes
+from iota.outer import open_delta_codec
 from iota.outer.bounds import part_bounds
+from iota.outer.error_feedback import encode_part
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.partition import Vector, split
 from iota.outer.pseudo_gradient import flatten, unflatten
 from iota.protocol.bridge import MAX_LR_FACTOR, MIN_LR_FACTOR
-from iota.spec import Precision, RunSpec
+from iota.spec import OuterCodec, Precision, RunSpec
 from tests.support.small_spec import small_spec
 
 STAGE = 0
@@ -92,14 +94,42 @@ def outside(spec: RunSpec, epoch: int, delta: Vector, joined: int = 0) -> list[s
     ]
 
 
-def the_spec(kind: str, precision: Precision = Precision.FP32, steps: int = 6, **changes: object) -> RunSpec:
+Feedback = list[Vector | None]
+"""By partition."""
+
+
+def sent(spec: RunSpec, delta: Vector, feedback: Feedback) -> tuple[Vector, Feedback]:
+    """What arrives of a pseudo-gradient, and the feedback that is left."""
+    arrived, left, codec = [], [], open_delta_codec(spec.outer.codec)
+    for part, before in zip(split(delta, spec.outer.part_elements), feedback, strict=True):
+        data, after = encode_part(spec.outer, part, before)
+        arrived.append(codec.decode(data, part.size))
+        left.append(after)
+    return np.concatenate(arrived), left
+
+
+def the_spec(
+    kind: str,
+    precision: Precision = Precision.FP32,
+    steps: int = 6,
+    codec: OuterCodec = OuterCodec.NONE,
+    beta: float = 0.95,
+    **changes: object,
+) -> RunSpec:
     optimizer = {"kind": kind, "lr": 0.01, "weight_decay": 0.1, **changes}
     schedule = {"epochs": 4, "steps": steps, "microbatches": 2}
     return small_spec(
         optimizer=optimizer,
         schedule=schedule,
         precision=precision,
-        outer={"eta": 0.7, "momentum": 0.9, "momentum_warmup": 2, "part_elements": 1000},
+        outer={
+            "eta": 0.7,
+            "momentum": 0.9,
+            "momentum_warmup": 2,
+            "part_elements": 1000,
+            "codec": codec,
+            "beta": beta,
+        },
     )
 
 
@@ -147,6 +177,70 @@ def test_honest_steps_stay_inside_whatever_the_gradients(
         base = outer_step(base, delta, spec.outer.eta, spec.outer.momentum_at(epoch))
     late, _ = trained(spec, 3, base.weights, None, shape, scale, joined, factors)
     assert not np.isfinite(late).all() or not outside(spec, 3, late, joined)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from(["adamw", "muon", "sgd"]),
+    rate=st.sampled_from([1e-8, 1e-4, 0.01, 1.0]),
+    decay=st.sampled_from([0.0, 0.1, 3.0]),
+    shapes=st.lists(st.sampled_from(SHAPES), min_size=5, max_size=5),
+    scale=st.sampled_from([1e-12, 1.0, 1e8]),
+    codec=st.sampled_from([OuterCodec.INT8, OuterCodec.SPARSE]),
+    beta=st.sampled_from([0.0, 0.5, 0.95]),
+    joined=st.integers(0, 6),
+    precision=st.sampled_from([Precision.FP32, Precision.BF16_SR]),
+)
+def test_what_an_honest_replica_sends_stays_inside_with_what_it_did_not_send_before(
+    kind: str,
+    rate: float,
+    decay: float,
+    shapes: list[str],
+    scale: float,
+    codec: OuterCodec,
+    beta: float,
+    joined: int,
+    precision: Precision,
+) -> None:
+    spec = the_spec(kind, precision, codec=codec, beta=beta, lr=rate, weight_decay=decay)
+    start = flatten(initial_weights(spec, STAGE)).numpy()
+    base, optimizer = OuterState(start, np.zeros_like(start)), None
+    feedback: Feedback = [None] * len(part_sizes(spec, STAGE))
+    for epoch, shape in enumerate(shapes):
+        first = joined if epoch == 4 else 0
+        delta, optimizer = trained(spec, epoch, base.weights, optimizer, shape, scale, first)
+        if not np.isfinite(delta).all():
+            return  # rates at which the model diverges
+        arrived, feedback = sent(spec, delta, feedback)
+        assert not outside(spec, epoch, arrived, first)
+        base = outer_step(base, arrived, spec.outer.eta, spec.outer.momentum_at(epoch))
+
+
+@pytest.mark.parametrize("codec", [OuterCodec.INT8, OuterCodec.SPARSE])
+def test_bounds_of_what_is_sent_grow_with_what_may_not_be_sent_yet(codec: OuterCodec) -> None:
+    """In the first epoch they are those without a codec, where no two tensors share a unit of it."""
+    plain, coded = the_spec("adamw", weight_decay=0.0), the_spec("adamw", codec=codec, weight_decay=0.0)
+    largest = [max(b.element for b in part_bounds(plain, epoch, STAGE, 0, 0)) for epoch in range(3)]
+    for epoch, factor in enumerate([1.0, 1.95, 2.8525]):
+        found = part_bounds(coded, epoch, STAGE, 0, 0)
+        assert [b.start for b in found] == [0, *(b.stop for b in found[:-1])]
+        assert found[-1].stop == part_sizes(coded, STAGE)[0]
+        assert largest[0] * factor * 0.999 < max(b.element for b in found) < largest[2] * factor * 1.01
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("codec", [OuterCodec.INT8, OuterCodec.SPARSE])
+@pytest.mark.parametrize("factor", [10.0, -100.0, 1e30])
+def test_a_scaled_pseudo_gradient_is_outside_with_a_codec(
+    kind: str, codec: OuterCodec, factor: float
+) -> None:
+    spec = the_spec(kind, codec=codec)
+    base = flatten(initial_weights(spec, STAGE)).numpy()
+    nothing: Feedback = [None] * len(part_sizes(spec, STAGE))
+    delta, _ = trained(spec, 0, base, None, "constant", 1.0, 0)
+    assert not outside(spec, 0, sent(spec, delta, nothing)[0])
+    with np.errstate(over="ignore"):
+        assert outside(spec, 0, sent(spec, np.float32(factor) * delta, nothing)[0])
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon", "sgd"])

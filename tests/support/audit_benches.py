@@ -53,6 +53,7 @@ class Bench:
     sealed: SealedEpoch
     deliver: Callable[[Miner, int], bytes | None]
     frames: Callable[[Miner, int], bytes | None]
+    feedback: Callable[[Miner, int], bytes | None]
     asked: list[tuple[EvidenceItem, int]] = field(default_factory=list)
     """Evidence that miners were asked for."""
 
@@ -101,8 +102,12 @@ class Bench:
 
     def delivered(self, deliveries: Deliveries, miner: Miner, wanted: EvidenceWanted) -> None:
         """Deliver what a miner has of evidence that is wanted."""
-        of = self.deliver if wanted.item is EvidenceItem.SNAPSHOT else self.frames
-        data = of(miner, wanted.version)
+        answers: dict[EvidenceItem, Callable[[Miner, int], bytes | None]] = {
+            EvidenceItem.SNAPSHOT: self.deliver,
+            EvidenceItem.FRAMES: self.frames,
+            EvidenceItem.FEEDBACK: self.feedback,
+        }
+        data = answers[wanted.item](miner, wanted.version)
         self.asked.append((wanted.item, wanted.version))
         answer = missed(wanted) if data is None else delivered(self.world, wanted, data)
         deliveries.decide(answer)
@@ -124,11 +129,13 @@ async def bench(
         miner.snapshots[version]
     ),
     frames: Callable[[Miner, int], bytes | None] | None = None,
+    feedback: Callable[[Miner, int], bytes | None] | None = None,
     options: ReplayOptions | None = None,
 ) -> Bench:
     """The validator's parts for one trained epoch.
 
-    `deliver` is how miners answer for snapshots, by version, `frames` for frames, by step: as they kept them.
+    `deliver` is how miners answer for snapshots, by version, `frames` for frames, by step, `feedback` for
+    error feedback: as they kept them.
     `options` are by default those of the world's miners.
     """
     objects = RunObjects(world, world)  # type: ignore[arg-type]
@@ -138,7 +145,8 @@ async def bench(
     auditor = Auditor(evidence, worker, options)
     sealed = await evidence.sealed(await evidence.record(world.seal_of(epoch)))
     kept = frames or (lambda miner, step: kept_frames(world, miner, step, epoch))
-    return Bench(world, evidence, auditor, worker, sealed, deliver, kept)
+    held = feedback or (lambda miner, joined: world.held[epoch, miner.hotkey])
+    return Bench(world, evidence, auditor, worker, sealed, deliver, kept, held)
 
 
 Open = Callable[..., Coroutine[Any, Any, Bench]]

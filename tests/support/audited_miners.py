@@ -20,8 +20,11 @@ from iota.compute.fingerprint import fingerprint
 from iota.compute.state import StageState
 from iota.identity.keys import Hotkey
 from iota.identity.signatures import signing_bytes
+from iota.outer.error_feedback import encode_part, feedback_leaf, feedback_root, write_feedback
 from iota.outer.merge import MergedPart
 from iota.outer.nesterov import OuterState
+from iota.outer.partition import Vector, split
+from iota.outer.pseudo_gradient import pseudo_gradient
 from iota.protocol.fingerprints import Fingerprint, fingerprint_nonce
 from iota.protocol.merges import LeftOut
 from iota.protocol.merkle import EMPTY, merkle_root
@@ -29,6 +32,7 @@ from iota.protocol.receipts import (
     GENESIS,
     RECEIPTS_DOMAIN,
     Beginning,
+    Commitment,
     OpKind,
     Receipt,
     ReceiptBatch,
@@ -36,7 +40,7 @@ from iota.protocol.receipts import (
     counted_digest,
     signed_payload,
 )
-from iota.spec import RunSpec, json_digest
+from iota.spec import RunSpec, StateRule, json_digest
 
 
 class Honest:
@@ -68,6 +72,10 @@ class Honest:
 
     def delta(self, delta: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return delta
+
+    def keeps(self, left: list[Vector]) -> list[Vector]:
+        """The error feedback that it commits to, by part, and begins the next epoch with."""
+        return left
 
     def merged(self, stage: int, made: MergedPart) -> MergedPart:
         """What it says that the merge of a part of `stage` gives."""
@@ -203,6 +211,13 @@ class PoisonedDelta(Honest):
         return delta * self.factor
 
 
+class FalseFeedback(Honest):
+    """Keeps other error feedback than its pseudo-gradient leaves."""
+
+    def keeps(self, left: list[Vector]) -> list[Vector]:
+        return [part * np.float32(2) for part in left]
+
+
 class NudgedDelta(Honest):
     """Moves one element of its pseudo-gradient to the next number."""
 
@@ -230,6 +245,14 @@ class Miner:
         self.frozen: set[int] = set()
         self.joined = 0
         """The step at which its version was the base."""
+        self.held: list[Vector] = []
+        """The error feedback that it began the epoch with, by part; empty for none."""
+        self.left: list[Vector] = []
+        """What its pseudo-gradient of the epoch leaves."""
+        self.encoded: list[bytes] = []
+        """Its pseudo-gradient of the epoch, by part."""
+        self.ended: dict[int, Commitment] = {}
+        """Epoch to whose merges it contributed -> its last commitment."""
         self.rest = EMPTY
         """Root of what else is in its base (`BaseRoots.rest`)."""
 
@@ -248,7 +271,11 @@ class Miner:
 
     def commit(self, epoch: int, version: int) -> None:
         """The receipt of a COMMIT to the snapshot of a version."""
-        made = commitment(self.snapshots[version], self.spec.outer.part_elements)
+        shown = self.left if version == self.spec.schedule.steps else []
+        if version == self.joined:
+            shown = self.held
+        root = feedback_root(feedback_leaf(write_feedback(part)) for part in shown)
+        made = commitment(self.snapshots[version], self.spec.outer.part_elements, feedback=root)
         if version == self.joined:
             base = merkle_root([made.weights, self.rest])
             nonce = fingerprint_nonce(self.spec.id, epoch, base, self.hotkey)
@@ -256,6 +283,30 @@ class Miner:
             made = made.model_copy(update={"beginning": begun})
         fields = {"epoch": epoch, "step": version, "version": version, "kind": OpKind.COMMIT}
         self.write(**fields, output=made.root, commitment=made)
+
+    def hold(self, held: list[Vector]) -> bytes:
+        """Begin an epoch with this error feedback, by part; as it is delivered."""
+        self.held = held
+        return b"".join(map(write_feedback, held))
+
+    def carried(self, epoch: int) -> dict[str, str | None]:
+        """What the record of an epoch says that it may begin with."""
+        last, carry = self.ended.get(epoch - 1), self.spec.optimizer.state is StateRule.CARRY
+        feeds = self.spec.outer.codec.has_feedback
+        return {
+            "moments": last.moments if last is not None and carry else None,
+            "feedback": last.feedback if last is not None and feeds else None,
+        }
+
+    def encode(self, base: dict[str, torch.Tensor]) -> None:
+        """Make the pseudo-gradient of the epoch, which began with these weights, and what it leaves."""
+        vector = self.way.delta(pseudo_gradient(base, self.engine.state().weights).numpy())
+        outer, self.encoded, left = self.spec.outer, [], []
+        for number, part in enumerate(split(vector, outer.part_elements)):
+            data, rest = encode_part(outer, part, self.held[number] if self.held else None)
+            self.encoded.append(data)
+            left += [] if rest is None else [rest]
+        self.left = self.way.keeps(left)
 
     def write(self, **fields: Any) -> Receipt:
         previous = self.receipts[-1].content_digest() if self.receipts else GENESIS

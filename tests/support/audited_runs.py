@@ -21,12 +21,10 @@ from iota.compute.state import StageState
 from iota.compute.tokens import Tokens
 from iota.identity.signatures import signing_bytes
 from iota.objects import BaseKey, DeltaKey, FrameKey, MergedKey, PlanKey
-from iota.outer import open_delta_codec
 from iota.outer.base import base_parts, base_roots, initial_base, named_weights
 from iota.outer.base_values import next_base
 from iota.outer.merge import merge_part
-from iota.outer.partition import split
-from iota.outer.pseudo_gradient import pseudo_gradient
+from iota.outer.merged_part import read_merged_stage
 from iota.protocol.events import Contribution, EpochClose, MergeAssign, MergeReady
 from iota.protocol.frames import FrameName, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
@@ -46,7 +44,7 @@ from iota.protocol.records import (
     PlanRecord,
 )
 from iota.protocol.seals import member_parts
-from iota.spec import RunSpec, StateRule
+from iota.spec import RunSpec
 from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
 from tests.support.audited_miners import Honest, Miner, batch
@@ -95,8 +93,8 @@ class World:
         """By epoch."""
         self.lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
         """(epoch, miner) -> (step of the join, first receipt) of each life."""
-        self.ended: dict[tuple[int, str], str] = {}
-        """(epoch, contributor to its merges) -> root of its last moments, where the run carries them."""
+        self.held: dict[tuple[int, str], bytes] = {}
+        """(epoch, miner) -> the error feedback that its last life began with."""
         self._batches = batches or sample(spec)
         for stage, miner in enumerate(self.miners):
             miner.engine.load(StageState.initial(spec, stage), version=0)
@@ -115,6 +113,7 @@ class World:
         for miner in self.miners:
             self.lives[epoch, miner.hotkey] = [(0, len(miner.receipts) + 1)]
             miner.joined = 0
+            self.held[epoch, miner.hotkey] = miner.hold(miner.left)
             miner.snapshots.clear()
             miner.frozen.clear()
             miner.keep_snapshot(0)
@@ -137,6 +136,7 @@ class World:
     def _rejoin(self, epoch: int, stage: int, step: int) -> None:
         miner = self.miners[stage]
         miner.joined = step
+        self.held[epoch, miner.hotkey] = miner.hold([])
         self.lives[epoch, miner.hotkey].append((step, len(miner.receipts) + 1))
         base = named_weights(self.spec, stage, self.outer[stage].weights)
         miner.engine.load(StageState(base), version=step)
@@ -213,6 +213,8 @@ class World:
             fields = {"epoch": epoch, "step": step, "kind": OpKind.STEP, "version": version}
             miner.write(**fields, output=update.counted, update=update)
             miner.keep_snapshot(step + 1)
+            if step + 1 == self.spec.schedule.steps:
+                miner.encode(named_weights(self.spec, miner.stage, self.outer[miner.stage].weights))
             if self.spec.is_committed(step + 1, miner.joined):
                 miner.commit(epoch, step + 1)
 
@@ -238,18 +240,13 @@ class World:
     def _deltas(self, epoch: int) -> tuple[DeltaRecord, ...]:
         records = []
         for stage, miner in enumerate(self.miners):
-            base = named_weights(self.spec, stage, self.outer[stage].weights)
-            true = pseudo_gradient(base, miner.engine.state().weights).numpy()
-            vector = miner.way.delta(true)
-            parts = []
-            for n, part in enumerate(split(vector, self.spec.outer.part_elements)):
-                data = open_delta_codec().encode(part)
-                parts.append(self._put(str(DeltaKey(self.run, epoch, stage, miner.hotkey, n)), data))
+            parts = [
+                self._put(str(DeltaKey(self.run, epoch, stage, miner.hotkey, n)), data)
+                for n, data in enumerate(miner.encoded)
+            ]
             records.append(DeltaRecord(miner=miner.hotkey, stage=stage, tokens=1, parts=tuple(parts)))
-        if self.spec.optimizer.state is StateRule.CARRY:
-            for miner in self.miners:
-                last = next(r for r in reversed(self.of_epoch(epoch, miner)) if r.commitment is not None)
-                self.ended[epoch, miner.hotkey] = last.commitment.moments
+            last = next(r for r in reversed(self.of_epoch(epoch, miner)) if r.commitment is not None)
+            miner.ended[epoch] = last.commitment
         return tuple(records)
 
     def _put(self, key: str, data: bytes) -> StoredObject:
@@ -279,7 +276,7 @@ class World:
             for why in said.left_out.values():
                 made.left_out.setdefault((stage, why), []).append(number)
         made.ready.append(MergeReady(epoch=epoch, stage=stage, parts=tuple(merged)))
-        vector = np.concatenate([np.frombuffer(self.store[part.key], "<f4") for part in merged])
+        vector = read_merged_stage(self.spec, stage, [self.store[part.key] for part in merged])
         self.outer[stage] = next_base(self.spec, epoch, self.outer[stage], vector)
         miner = self.miners[stage]
         miner.engine.rebase(named_weights(self.spec, stage, self.outer[stage].weights))
@@ -320,7 +317,7 @@ class World:
                     owner=m.hotkey,
                     certificate=None,
                     stage=m.stage,
-                    moments=self.ended.get((epoch - 1, m.hotkey)),
+                    **m.carried(epoch),
                     lives=tuple(
                         LifeRecord(joined=joined, first_receipt=first)
                         for joined, first in self.lives[epoch, m.hotkey]

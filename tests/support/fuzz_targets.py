@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from iota.objects import part_count, part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import base_parts
 from iota.outer.base_values import read_base_part
+from iota.outer.merged_part import read_merged, write_merged
 from iota.outer.partition import PartError
 from iota.protocol.bridge import ChangeView, Lock, Set, WatchReply, WriteRequest
 from iota.protocol.contacts import ContactsRequest
@@ -43,7 +44,7 @@ from iota.protocol.problems import Problem, ProblemType
 from iota.protocol.receipts import Receipt, SignedHeader
 from iota.protocol.records import EpochRecord
 from iota.protocol.verdicts import FiledVerdict, VerdictPage
-from iota.spec import WireDtype
+from iota.spec import OuterCodec, WireDtype
 from iota.wire.frame import DOMAIN, FrameError, decode_frame
 from iota.wire.iroh_arrivals import KEPT, REFUSED, read_answer
 from iota.wire.receipt_form import form_fault, input_headers
@@ -242,13 +243,26 @@ def _base_part(data: bytes) -> None:
     read_base_part(SPEC, data, part_sizes(SPEC, 0)[0])
 
 
-def _delta_part(data: bytes) -> None:
+def _delta_part(codec: OuterCodec, data: bytes) -> None:
     """A partition of as many elements as the bytes may hold: other lengths are refused at once."""
-    open_delta_codec().decode(data, len(data) // 4)
+    elements = {
+        OuterCodec.NONE: len(data) // 4,
+        OuterCodec.INT8: len(data) - 2 * -(-len(data) // 258),
+        OuterCodec.SPARSE: len(data) // 116 * 4096,
+    }[codec]
+    open_delta_codec(codec).decode(data, max(1, elements))
 
 
-def _delta_parts() -> list[bytes]:
-    return [open_delta_codec().encode(np.arange(8, dtype=np.float32))]
+def _delta_parts(codec: OuterCodec) -> list[bytes]:
+    return [open_delta_codec(codec).encode(np.arange(size, dtype=np.float32)) for size in (8, 4096)]
+
+
+def _merged_part(data: bytes) -> None:
+    read_merged(OuterCodec.SPARSE, data, 100)
+
+
+def _merged_parts() -> list[bytes]:
+    return [write_merged(OuterCodec.SPARSE, np.arange(100, dtype=np.float32) % 3)]
 
 
 # ---- data ------------------------------------------------------------------------------------------
@@ -310,7 +324,15 @@ TARGETS = {
         Target("problem", _problem, (), lambda: [Problem(ProblemType.LATE, "later").to_json()]),
         Target("state", lambda data: load_state(data, SPEC, STAGE), (StateError,), _states),
         Target("base", _base_part, (PartError,), lambda: base_parts(SPEC, samples.sample_base())[:1]),
-        Target("delta", _delta_part, (PartError,), _delta_parts),
+        *(
+            Target(name, partial(_delta_part, codec), (PartError,), partial(_delta_parts, codec))
+            for name, codec in (
+                ("delta", OuterCodec.NONE),
+                ("delta-int8", OuterCodec.INT8),
+                ("delta-sparse", OuterCodec.SPARSE),
+            )
+        ),
+        Target("merged", _merged_part, (PartError,), _merged_parts),
         Target("shard", _shard, (DataError,), lambda: [np.arange(256, dtype="<u2").tobytes()]),
         Target("manifest", _manifest, (DataError,), _json(samples.MANIFEST)),
     )

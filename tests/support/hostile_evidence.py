@@ -169,6 +169,8 @@ class Validator:
         miner = next(m for m in self.world.miners if m.hotkey == wanted.miner)
         if wanted.item is EvidenceItem.FRAMES:
             data = kept_frames(self.world, miner, wanted.version, wanted.epoch)
+        elif wanted.item is EvidenceItem.FEEDBACK:
+            data = self.world.held[wanted.epoch, miner.hotkey]
         else:
             state = miner.snapshots.get(wanted.version)
             if state is None:

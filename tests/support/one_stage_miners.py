@@ -53,8 +53,12 @@ class OneStageMiner:
     def load(self) -> None:
         """Load the start state of epoch 0, as the trainer does."""
         state = load_state(self.disk.start_state(0), self.spec, 0)
-        weights = tensors_root(state.weights, self.spec.outer.part_elements)
-        self.runner.load(0, self.joined, state, BaseRoots(weights, EMPTY))
+        self.runner.load(0, self.joined, state, self.roots())
+
+    def roots(self) -> BaseRoots:
+        """Those of the base of epoch 0."""
+        start = StageState.initial(self.spec, 0).weights
+        return BaseRoots(tensors_root(start, self.spec.outer.part_elements), EMPTY)
 
     def op(self, step: int) -> None:
         """The LOSS of a step."""

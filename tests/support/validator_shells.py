@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from blake3 import blake3
 from iota.identity.keys import Hotkey
 from iota.protocol.events import Accusation, EvidenceMissed, EvidenceReady
 from iota.protocol.frames import StoredObject
+from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import (
     AuditKind,
     AuditsDone,
@@ -287,7 +289,8 @@ class Shell:
                 return Profile("exact", exact=True)
             case jobs.HashDelta():
                 miner = next(m for m in world.miners if m.stage == job.base.stage)
-                return [part.digest for part in sealed[job.base.epoch].delta(miner.hotkey) or ()]
+                parts = sealed[job.base.epoch].delta(miner.hotkey) or ()
+                return jobs.Encoded(tuple(part.digest for part in parts), EMPTY)
             case jobs.ReplayMerge(assign):
                 parts = sealed[assign.epoch].record.merges[assign.stage].parts
                 return jobs.Remade(parts[assign.part].digest, {})
@@ -331,9 +334,10 @@ class Shell:
             case jobs.ReplayOp() | jobs.ReplayStep() | jobs.CompareRoots():
                 own = [mismatch, *lost]
             case jobs.HashDelta():
-                parts = self.good(job)
-                assert isinstance(parts, list)
-                own = [["00" * 32 for _ in parts], *lost]
+                made = self.good(job)
+                assert isinstance(made, jobs.Encoded)
+                others = replace(made, parts=("00" * 32,) * len(made.parts)), replace(made, left="11" * 32)
+                own = [*others, *lost]
             case jobs.ReplayMerge():
                 own = [jobs.Remade("00" * 32, {}), *lost]
             case jobs.RemakeBase():

@@ -175,6 +175,8 @@ class Orchestrator:
             miner = next(m for m in self.world.miners if m.hotkey == report.miner)
             if report.item is EvidenceItem.FRAMES:
                 data = kept_frames(self.world, miner, report.version, report.epoch)
+            elif report.item is EvidenceItem.FEEDBACK:
+                data = self.world.held[report.epoch, miner.hotkey]
             else:
                 data = state_bytes(miner.snapshots[report.version])
             self._send(delivered(self.world, report, data))

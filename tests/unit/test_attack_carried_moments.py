@@ -26,7 +26,7 @@ def _forged(*, commits: bool, sealed: bool = True) -> World:
     world.train(0)
     miner, last = world.miners[1], spec.schedule.steps
     if not sealed:  # what came after it are merges, which are not looked at here
-        del world.ended[0, miner.hotkey]
+        del miner.ended[0]
         at = next(i for i, r in enumerate(miner.receipts) if (r.kind, r.step) == (OpKind.COMMIT, last))
         del miner.receipts[at:]
     state = miner.engine.state()

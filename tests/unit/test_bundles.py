@@ -123,6 +123,19 @@ async def test_a_later_epochs_bundle_has_its_base_and_the_moments_that_were_carr
     assert (await repeated(path)).confirmed
 
 
+async def test_a_bundle_about_a_pseudo_gradient_has_the_error_feedback_that_it_began_with(
+    tmp_path: Path,
+) -> None:
+    audit = AuditSpec(window_steps=3, extra_every=1)
+    late = World(small_run(audit=audit, outer={"codec": "sparse"}))
+    late.train(0)
+    late.miners[CHEAT].way = PoisonedDelta(1.5)
+    late.train(1)
+    path = await (await Desk.over(late, tmp_path, epoch=1)).accuse(CHEAT, AuditKind.SEGMENT)
+    assert [name for name in members(path) if "/audit/1/" in name and "/feedback/0" in name]
+    assert (await repeated(path)).confirmed
+
+
 async def test_a_fault_of_the_records_comes_out_the_same(tmp_path: Path) -> None:
     lazy = World(small_run(audit=OFTEN), {0: SkipsStep()})
     lazy.train(0)

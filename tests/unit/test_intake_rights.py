@@ -311,7 +311,7 @@ async def test_what_one_keeper_of_a_base_wrote_does_not_stand_in_the_next_ones_w
 def test_sizes_are_bounded() -> None:
     made = merging()
     who = member(made, 0)
-    who.owed[0, EvidenceItem.FRAMES, 1] = Debt(1e9)
+    who.owed.update({(0, item, 1): Debt(1e9) for item in EvidenceItem})
     kinds = (f"delta/0/0/{who.hotkey}/part-000", *(f"audit/0/{who.hotkey}/{i}/1" for i in EvidenceItem))
     for kind in kinds:
         for size in (0, 1 << 40):

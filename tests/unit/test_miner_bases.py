@@ -18,17 +18,20 @@ from iota.compute.engine import Engine
 from iota.compute.state import load_state
 from iota.identity.keys import Hotkey
 from iota.objects import BaseKey
-from iota.outer.base import base_digest, base_parts, base_roots, initial_base
-from iota.outer.base_values import BaseRoots
+from iota.outer.base import base_digest, base_parts, base_roots, initial_base, named_weights
+from iota.outer.base_values import BaseRoots, started
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import part_bytes
+from iota.outer.pseudo_gradient import flatten
 from iota.protocol.frames import StoredObject
+from iota.protocol.merkle import EMPTY
 from iota.spec import InitSpec, RunSpec
 from iota.store import EmbeddedStore, ObjectClient
 from miner.activity import Activity
 from miner.bases import BaseKeeper
 from miner.core.effects import ApplyMerge, FetchBase, LoadState, WriteCommit
 from miner.core.facts import BaseHeld, Committed, StateLoaded
+from miner.delta_files import DeltaFiles, EpochStart
 from miner.device import DeviceThread
 from miner.disk import MinerDisk
 from miner.op_records import StateLost
@@ -167,7 +170,8 @@ async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_traine
         batch = made.keeper.runner.log.after(0)
         assert batch is not None
         assert [r.commitment.base for r in batch.receipts if r.commitment is not None] == [first]
-        assert not (await made.keeper.pseudo_gradient()).any(), "the engine holds what the base gives"
+        held = flatten(made.keeper.runner.engine.state().weights).numpy()
+        assert np.array_equal(held, started(spec, initial_base(spec, 0).weights))
         merged = part_bytes(np.ones_like(initial_base(spec, 0).weights))
         part = await made.keeper.objects.put(f"{spec.id}/merged/0/0/part-000.x", merged)
         held = await made.keeper.apply(ApplyMerge(0, (part,), trained=True), {})
@@ -180,6 +184,39 @@ async def test_a_merge_moves_the_base_and_moments_go_on_where_the_replica_traine
             await made.trainer.load(LoadState(1, 0, carries))
             moments = made.keeper.runner.engine.state().moments
             assert bool(moments) is carries or not any(m.any() for m in moments.values())
+
+
+@pytest.mark.parametrize(("carries", "trained"), [(True, True), (False, True), (True, False)])
+async def test_feedback_goes_on_where_the_replica_trained_and_its_pseudo_gradient_was_merged(
+    tmp_path: Path, carries: bool, trained: bool
+) -> None:
+    spec = small_spec(schedule={"epochs": 2}, outer={"codec": "sparse"})
+    async with bench(tmp_path, spec) as made:
+        files, disk = DeltaFiles(spec, made.disk), made.disk
+        await made.keeper.fetch(SEED, {})
+        await made.trainer.load(LoadState(0, 0, carries=False))
+        weights = named_weights(spec, 0, initial_base(spec, 0).weights)
+        root = files.write(EpochStart(0, weights), {name: w + 1e-3 for name, w in weights.items()})
+        assert disk.delta_parts(0)
+        await made.keeper.apply(ApplyMerge(0, (), trained=trained), {})
+        assert not disk.delta_parts(0), "it is merged"
+        await made.trainer.load(LoadState(1, 0, carries=carries))
+        await made.trainer.commit(WriteCommit(1, 0))
+        batch = made.keeper.runner.log.after(0)
+        assert batch is not None
+        shown = [r.commitment.feedback for r in batch.receipts if r.epoch == 1 and r.commitment is not None]
+        assert shown == [root if carries and trained else EMPTY]
+
+
+async def test_who_takes_a_base_begins_without_feedback(tmp_path: Path) -> None:
+    spec = small_spec(schedule={"epochs": 2}, outer={"codec": "sparse"})
+    async with bench(tmp_path, spec) as made:
+        files = DeltaFiles(spec, made.disk)
+        weights = named_weights(spec, 0, initial_base(spec, 0).weights)
+        files.write(EpochStart(-1, weights), weights)
+        assert files.leaves(0)
+        await made.keeper.fetch(SEED, {})
+        assert files.leaves(0) == ()
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

@@ -160,7 +160,6 @@ async def _do(
                 disk,
                 objects,
                 nothing,
-                nothing,
                 wants,
                 lambda duty: 0.0,
                 first_pause_s=0.0,

@@ -181,7 +181,7 @@ def test_a_log_of_another_version_is_kept_aside(tmp_path: Path, hotkey: Hotkey) 
     path = tmp_path / "log"
     _written(path, hotkey, 1)
     first, rest = path.read_bytes().split(b"\n", 1)
-    text = first.partition(b" ")[2].replace(b'"version":4', b'"version":3')
+    text = first.partition(b" ")[2].replace(b'"version":5', b'"version":4')
     path.write_bytes(blake3(text).hexdigest().encode() + b" " + text + b"\n" + rest)
     assert ReceiptLog(path, RUN, hotkey).count == 0
     assert (tmp_path / "log.damaged-1").exists()

@@ -58,6 +58,16 @@ def test_orion_is_as_the_orion_run() -> None:
     assert (spec.schedule.steps, spec.boundary.ratio) == (10, 64)
 
 
+@pytest.mark.parametrize(
+    ("codec", "outer"), [("none", (0.7, 0.9)), ("int8", (0.7, 0.9)), ("sparse", (1.0, 0.0))]
+)
+def test_error_feedback_takes_the_place_of_momentum_in_a_sparse_run(
+    codec: str, outer: tuple[float, float]
+) -> None:
+    made = proposed("orion-100b", f"outer.codec={codec}").outer
+    assert (made.eta, made.momentum) == outer
+
+
 def test_the_default_spec_is_that_of_the_version_before() -> None:
     """But for version, audits, credit, what is held out, and fields that the version before did not have."""
     spec = make_spec({}, "0" * 64, 257)
@@ -70,6 +80,7 @@ def test_the_default_spec_is_that_of_the_version_before() -> None:
         "model": {"rope_scaling", "depth_scaled_init"},
         "optimizer": {"moments", "gradient_sums", "first_step"},
         "data": {"mask_documents", "eos_id", "first_sequence"},
+        "outer": {"codec", "beta"},
     }
     computed = spec.model_dump(mode="json", exclude=others) | {"compute": "fp32"}  # as it was called
     assert json_digest(computed) == "a9bab2354211d340c7a40ca0786679748af25893a0a9acebad364362b7e39a5b"

@@ -7,9 +7,10 @@ import torch
 from iota.compute.commitment import commitment
 from iota.compute.devices import device_of
 from iota.compute.state import StageState
+from iota.outer.partition import PartError
 from iota.protocol.receipts import Receipt
 from validator.audits.budget import Worker
-from validator.audits.delta_digests import delta_digests
+from validator.audits.encode_again import encode_again
 from validator.audits.evidence import Evidence
 from validator.audits.merge_replay import MergeReplay
 from validator.audits.replay import OwnFingerprint, Replay, ReplayOptions
@@ -147,11 +148,16 @@ class Auditor:
         assert start is not None
         return await self._worker.run(lambda: replay.compare_state(job.commit, start, theirs))
 
-    async def _hash_delta(self, job: jobs.HashDelta) -> list[str]:
+    async def _hash_delta(self, job: jobs.HashDelta) -> jobs.Encoded:
         if job.snapshot is None:
             final = await self._worker.run(self._loaded.weights)
         else:
             self.unload()
             final = (await self._committed(job.snapshot, job.commit, whole=False)).weights
-        base = await self._evidence.base(job.base)
-        return await self._worker.run(lambda: delta_digests(base.weights, final, self._part_elements))
+        base, outer = await self._evidence.base(job.base), self._evidence.spec.outer
+        held = b"" if job.feedback is None else await self._evidence.feedback(job.feedback)
+        try:
+            return await self._worker.run(lambda: encode_again(outer, base.weights, final, held))
+        except PartError as error:
+            reason = f"its pseudo-gradient with its error feedback cannot be sent: {error}"
+            raise MinerFault(job.miner, job.commit.seq, reason) from error

@@ -15,7 +15,15 @@ from iota.compute.state import StageState, load_state
 from iota.compute.tokens import Tokens
 from iota.console.counts import counted
 from iota.data.samples import needs_tokens
-from iota.objects import BaseKey, EvidenceKey, FrameKey, max_bytes, part_count, snapshot_bytes
+from iota.objects import (
+    BaseKey,
+    EvidenceKey,
+    FrameKey,
+    max_bytes,
+    part_count,
+    snapshot_bytes,
+    stage_feedback_bytes,
+)
 from iota.outer.base import base_digest, initial_base, named_weights, read_base
 from iota.outer.partition import PartError
 from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, StoredObject
@@ -25,9 +33,10 @@ from iota.protocol.records import Word
 from iota.spec import RunSpec
 from iota.store import OUTAGES, ObjectTooLarge, StoreError
 from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, split_frames
+from validator.audits.encode_again import whole_feedback_root
 from validator.audits.record_reader import RecordReader
 from validator.audits.sources import Objects, Records, TokenIds
-from validator.core.jobs import Base, Frames, Snapshot
+from validator.core.jobs import Base, Feedback, Frames, Snapshot
 from validator.core.results import EvidenceMissing, MinerFault, StoreAway, Undelivered
 
 _KEPT_BASES: Final = 2
@@ -110,6 +119,26 @@ class Evidence(RecordReader):
             return await asyncio.to_thread(load_state, data, self.spec, given.stage)
         except StateError as error:
             raise MinerFault(given.miner, given.seq, f"{name} is no state: {error}") from error
+
+    async def feedback(self, given: Feedback) -> bytes:
+        """The error feedback that a miner delivered, as bf16 of its whole stage.
+
+        Raises MinerFault where it is not what the miner committed to; else as `snapshot`.
+        """
+        name, commit = "the error feedback that it began with", given.commit
+        size, wanted = given.stored.size, stage_feedback_bytes(self.spec, given.stage)
+        if size != wanted:
+            raise MinerFault(given.miner, commit.seq, f"{name} has {size} bytes, not {wanted}")
+        data = await self._announced(given.stored, name)
+        try:
+            found = await asyncio.to_thread(whole_feedback_root, data, self.spec.outer.part_elements)
+        except PartError as error:
+            raise MinerFault(given.miner, commit.seq, f"{name} is none: {error}") from error
+        said = commit.commitment.feedback if commit.commitment is not None else ""
+        if found != said:
+            reason = f"{name} is not what it committed to"
+            raise MinerFault(given.miner, commit.seq, reason, expected=said, found=found)
+        return data
 
     # ---- inputs and outputs of ops -------------------------------------------------------------
 

@@ -190,10 +190,10 @@ class Replay:
         def run() -> ReplayMismatch | None:
             found = commitment(self._engine.state(copy=False), self.spec.outer.part_elements)
             said = commit.commitment
-            if found == said:
-                return None
             assert said is not None
-            what = next(name for name in _GROUPS if getattr(found, name) != getattr(said, name))
+            what = next((name for name in _GROUPS if getattr(found, name) != getattr(said, name)), None)
+            if what is None:
+                return None
             expected, theirs = getattr(found, what), getattr(said, what)
             reason = f"the {_GROUPS[what]} of version {commit.version} are others than its STEPs make"
             return ReplayMismatch(commit.seq, expected, theirs, reason)

@@ -21,7 +21,7 @@ from iota.protocol.seals import SignedSeal
 from iota.spec import Count, Frozen, Hex32, RunSpec, Small
 from validator.core.tasks import AuditTask
 
-BUNDLE_VERSION: Final = 3
+BUNDLE_VERSION: Final = 4
 """Version of the form of a verdict bundle."""
 MANIFEST: Final = "manifest.json"
 SPEC: Final = "spec.json"
@@ -98,7 +98,7 @@ class Task(Frozen):
 class Manifest(Frozen):
     """What a bundle is about. Whoever reads it checks all of it: nothing here is signed as a whole."""
 
-    version: Literal[3] = BUNDLE_VERSION
+    version: Literal[4] = BUNDLE_VERSION
     run: Hex32
     orchestrator: Hotkey
     """Who signed the seal."""

@@ -89,6 +89,8 @@ async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
                         await evidence.base(job.base)
                     if (snapshot := _snapshot_of(job)) is not None:
                         await evidence.snapshot(snapshot)
+                    if isinstance(job, jobs.HashDelta) and job.feedback is not None:
+                        await evidence.feedback(job.feedback)
                 case jobs.FetchFrame():
                     await evidence.frame(job.header, job.kept)
                 case jobs.FetchAnnounced():
@@ -129,6 +131,9 @@ def delivered_of(done: Iterable[jobs.Job]) -> tuple[form.Delivered, ...]:
     for job in done:
         if (snapshot := _snapshot_of(job)) is not None:
             found[EvidenceItem.SNAPSHOT, snapshot.version] = snapshot.stored
+        if isinstance(job, jobs.HashDelta) and job.feedback is not None:
+            joined = job.feedback.commit.version
+            found[EvidenceItem.FEEDBACK, joined] = job.feedback.stored
         if isinstance(job, jobs.FetchFrame | jobs.FetchSent | jobs.FetchAnnounced) and job.kept is not None:
             found[EvidenceItem.FRAMES, job.kept.step] = job.kept.stored
     return tuple(form.Delivered(item=at[0], version=at[1], stored=found[at]) for at in sorted(found))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from iota.protocol.frames import Direction
+from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import AuditKind
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import LifeRecord
@@ -30,8 +31,11 @@ from validator.core.tasks import AuditTask
 
 
 def needed_pieces(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[Piece]:
-    """The snapshots that an audit needs on any device, so that they can be asked for early; of an op none."""
-    return [Piece.snapshot(version) for version in _needed_versions(sealed, hotkey, task)]
+    """The states that an audit needs on any device, so that they can be asked for early; of an op none."""
+    pieces = [Piece.snapshot(version) for version in _needed_versions(sealed, hotkey, task)]
+    if task.kind is AuditKind.SEGMENT and _shown_feedback(sealed, hotkey) is not None:
+        pieces.append(Piece.feedback(sealed.last_life(hotkey).joined))
+    return pieces
 
 
 def _needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[int]:
@@ -47,6 +51,16 @@ def _needed_versions(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> list[
     if segment.last != last and sealed.delta(hotkey) is not None:
         needed.add(last)
     return sorted(needed)
+
+
+def _shown_feedback(sealed: SealedEpoch, hotkey: str) -> Receipt | None:
+    """The COMMIT to the error feedback that a contributor's pseudo-gradient has; None where it has none."""
+    if sealed.delta(hotkey) is None:
+        return None
+    commits = sealed.commits(hotkey, sealed.last_life(hotkey))
+    first = commits[0] if commits else None
+    shown = first is not None and first.commitment is not None and first.commitment.feedback != EMPTY
+    return first if shown else None
 
 
 def _life(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> LifeRecord:
@@ -226,9 +240,12 @@ class Audit:
         return mismatch
 
     def _at_end(self, segment: Segment) -> list[Piece]:
-        """The snapshots that are compared after the replay, where bits cannot be."""
+        """The states that are compared after the replay, where bits cannot be."""
         whole = [self._spec.schedule.steps] if self._sealed.delta(self._hotkey) is not None else []
-        return [Piece.snapshot(version) for version in (segment.last, *whole)]
+        pieces = [Piece.snapshot(version) for version in (segment.last, *whole)]
+        if _shown_feedback(self._sealed, self._hotkey) is not None:
+            pieces.append(Piece.feedback(self._life.joined))
+        return pieces
 
     def _end(self, segment: Segment) -> Script[ReplayMismatch | None]:
         """Compare the state after the replay with what the miner committed to."""
@@ -247,11 +264,18 @@ class Audit:
         commit, snapshot = self._commits[last], None
         if segment.last != last or not self._is_exact:
             snapshot = self._snapshot(last)
-        digests: list[str] = yield jobs.HashDelta(self._base, commit, snapshot)
-        for number, (digest, part) in enumerate(zip(digests, parts, strict=True)):
+        shown, held = _shown_feedback(self._sealed, self._hotkey), None
+        if shown is not None:
+            held = self._deliveries.feedback(self._hotkey, self._miner.stage, self._life.joined, shown)
+        made: jobs.Encoded = yield jobs.HashDelta(self._hotkey, self._base, commit, snapshot, held)
+        for number, (digest, part) in enumerate(zip(made.parts, parts, strict=True)):
             if digest != part.digest:
                 reason = f"part {number} of its pseudo-gradient is not that of the weights it committed to"
                 raise MinerFault(self._hotkey, commit.seq, reason, expected=digest, found=part.digest)
+        said = commit.commitment.feedback if commit.commitment is not None else EMPTY
+        if said != made.left:
+            reason = "the error feedback that it committed to is not what its pseudo-gradient leaves"
+            raise MinerFault(self._hotkey, commit.seq, reason, expected=made.left, found=said)
 
     def _inputs(self, receipt: Receipt) -> Script[OpInputs]:
         """Fetch the inputs that a receipt names. Raises MinerFault if its op has other inputs."""

@@ -9,13 +9,14 @@ from typing import NamedTuple
 from iota.protocol.events import EvidenceMissed, EvidenceReady
 from iota.protocol.frames import EvidenceItem, StoredObject
 from iota.protocol.messages import EvidenceWanted
+from iota.protocol.receipts import Receipt
 from validator.core.effects import Effect, Say
-from validator.core.jobs import Frames, Snapshot
+from validator.core.jobs import Feedback, Frames, Snapshot
 from validator.core.results import Undelivered
 
 
 class Piece(NamedTuple):
-    """Evidence of one miner: a state by its version, or the frames of a step."""
+    """Evidence of one miner: a state by its version, the frames of a step, or its error feedback."""
 
     item: EvidenceItem
     version: int
@@ -30,9 +31,19 @@ class Piece(NamedTuple):
         """The frames of a step."""
         return cls(EvidenceItem.FRAMES, step)
 
+    @classmethod
+    def feedback(cls, joined: int) -> Piece:
+        """The error feedback that a life began the epoch with at a version."""
+        return cls(EvidenceItem.FEEDBACK, joined)
+
     def __str__(self) -> str:
-        snapshot = self.item is EvidenceItem.SNAPSHOT
-        return f"weights of version {self.version}" if snapshot else f"frames of step {self.version}"
+        match self.item:
+            case EvidenceItem.SNAPSHOT:
+                return f"weights of version {self.version}"
+            case EvidenceItem.FRAMES:
+                return f"frames of step {self.version}"
+            case EvidenceItem.FEEDBACK:
+                return "error feedback at the epoch's start"
 
 
 class Awaited(Exception):
@@ -86,6 +97,10 @@ class Deliveries:
     def snapshot(self, miner: str, stage: int, version: int, seq: int) -> Snapshot:
         """A state. `seq` is the receipt under audit. Raises as `frames`."""
         return Snapshot(miner, stage, version, seq, self._get(miner, Piece.snapshot(version)))
+
+    def feedback(self, miner: str, stage: int, joined: int, commit: Receipt) -> Feedback:
+        """The error feedback that a life began with, which `commit` commits to. Raises as `frames`."""
+        return Feedback(miner, stage, commit, self._get(miner, Piece.feedback(joined)))
 
     def frames(self, miner: str, stage: int, step: int) -> Frames:
         """The frames of a step, which the store does not show.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from iota.spec import RunSpec
 from validator.core.op_times import Rates
+from validator.core.receipt_checks import Ended
 from validator.core.segments import Drawable, window_start
 
 
@@ -26,7 +27,7 @@ class History:
     """What the public draws follow from of those epochs of the newest window whose work is known."""
     pooled: set[int] = field(default_factory=set)
     """Epochs of which the verdicts of other validators are known."""
-    ended: dict[int, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    ended: dict[int, Mapping[str, frozenset[Ended]]] = field(default_factory=dict)
     """Of the newest epoch whose record this process has read: `receipt_checks.ended_with`."""
     rates: dict[int, Rates] = field(default_factory=dict)
     """By epoch, of the last `audit.window` that this process has audited; in no database."""

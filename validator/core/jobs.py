@@ -54,6 +54,17 @@ class Frames:
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """The error feedback that a miner delivered, with which it began the epoch."""
+
+    miner: str
+    stage: int
+    commit: Receipt
+    """Its first COMMIT, which commits to it."""
+    stored: StoredObject
+
+
+@dataclass(frozen=True)
 class OpInputs:
     """The inputs of one microbatch's op; frames as their payloads."""
 
@@ -266,15 +277,28 @@ class CompareState:
 
 @dataclass(frozen=True)
 class HashDelta:
-    """Answer: digests in hex of the parts of the pseudo-gradient from a base to a version's weights.
+    """Encode the pseudo-gradient from a base to a version's weights. Answer: Encoded.
 
     Without a snapshot these are the newest weights of the replay. Fails with MinerFault if the snapshot's
-    weights are not those that `commit` commits to.
+    weights, or the feedback, are not those that the miner committed to.
     """
 
+    miner: str
     base: Base
     commit: Receipt
     snapshot: Snapshot | None
+    feedback: Feedback | None = None
+    """None where the miner began with none."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a pseudo-gradient gives."""
+
+    parts: tuple[str, ...]
+    """Digests in hex of its parts."""
+    left: str
+    """Root of the error feedback that is left."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from iota.model.layout import run_shapes
 from iota.model.moment_layout import moment_bytes
@@ -26,7 +26,8 @@ def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
     """The first COMMIT, in any life, that the record or the others refute.
 
     A life begins with the base: the roots of its weights and of the base's momentum give the base's digest.
-    Its moments are zero, or those that the record has it carry. STEPs with a gradient move the weights.
+    Its moments and its error feedback are zero, or those that the record has it carry. STEPs with a gradient
+    move the weights.
     """
     base = sealed.base(sealed.miners[hotkey].stage)
     for life in sealed.miners[hotkey].lives:
@@ -37,6 +38,8 @@ def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
                 reason = "it committed to other weights than those of the base, where it began with them"
                 return MinerFault(hotkey, commits[0].seq, reason, expected=base.digest, found=found)
         if commits and (fault := _false_moments(sealed, hotkey, life, commits[0])) is not None:
+            return fault
+        if commits and (fault := _false_feedback(sealed, hotkey, life, commits[0])) is not None:
             return fault
         for start, end in pairwise(commits):
             moved = any(_moves(sealed, hotkey, step) for step in range(start.version, end.version))
@@ -74,17 +77,36 @@ def _false_moments(sealed: SealedEpoch, hotkey: str, life: LifeRecord, first: Re
     return MinerFault(hotkey, first.seq, reason, expected=carried or zero, found=found)
 
 
-def ended_with(sealed: SealedEpoch) -> dict[str, frozenset[str]]:
-    """Contributor to the merges of an epoch -> roots of the moments of its lives' last COMMITs."""
+def _false_feedback(sealed: SealedEpoch, hotkey: str, life: LifeRecord, first: Receipt) -> MinerFault | None:
+    """None is right too where it has any: it may have lost its disk."""
+    miner, found = sealed.miners[hotkey], _of(first).feedback
+    carried = miner.feedback if life is miner.lives[0] else None
+    if found in (EMPTY, carried):
+        return None
+    reason = "the error feedback that it began the epoch with is not what it ended the last one with"
+    return MinerFault(hotkey, first.seq, reason, expected=carried or EMPTY, found=found)
+
+
+class Ended(NamedTuple):
+    """What a life's last COMMIT of an epoch may carry into the next one, as roots."""
+
+    moments: str
+    feedback: str
+
+
+def ended_with(sealed: SealedEpoch) -> dict[str, frozenset[Ended]]:
+    """Contributor to the merges of an epoch -> what its lives ended it with."""
     last, found = sealed.spec.schedule.steps, {}
     for hotkey in {delta.miner for delta in sealed.record.deltas}:
         lives = (sealed.commits(hotkey, life) for life in sealed.miners[hotkey].lives)
-        found[hotkey] = frozenset(_of(c[-1]).moments for c in lives if c and c[-1].version == last)
+        ends = (_of(c[-1]) for c in lives if c and c[-1].version == last)
+        found[hotkey] = frozenset(Ended(end.moments, end.feedback) for end in ends)
     return found
 
 
-def check_carried(spec: RunSpec, record: EpochRecord, ended: Mapping[str, frozenset[str]]) -> None:
-    """Raise SealBroken unless a record gives moments to who contributed to the merge before, their own.
+def check_carried(spec: RunSpec, record: EpochRecord, ended: Mapping[str, frozenset[Ended]]) -> None:
+    """Raise SealBroken unless a record gives moments and error feedback to who contributed to the merge
+    before, their own.
 
     Else the orchestrator could admit a miner with its moments, and seal that it has none: its first COMMIT
     would look like its own lie.
@@ -92,14 +114,17 @@ def check_carried(spec: RunSpec, record: EpochRecord, ended: Mapping[str, frozen
     Args:
         ended: `ended_with` of the epoch before; empty for the first epoch of a run.
     """
-    carries = spec.optimizer.state is StateRule.CARRY
-    for miner in record.miners:
-        known = ended.get(miner.hotkey) if carries else None
-        if miner.moments is None and known is not None:
-            told = "contributed to the last merge, and the record has it carry no moments"
-            raise SealBroken(f"{miner.hotkey} {told}")
-        if miner.moments is not None and miner.moments not in (known or ()):
-            raise SealBroken(f"{miner.hotkey} did not end the epoch before with the moments named")
+    for what, carries in (
+        ("moments", spec.optimizer.state is StateRule.CARRY),
+        ("feedback", spec.outer.codec.has_feedback),
+    ):
+        for miner in record.miners:
+            known, named = ended.get(miner.hotkey) if carries else None, getattr(miner, what)
+            if named is None and known is not None:
+                told = f"contributed to the last merge, and the record has it carry no {what}"
+                raise SealBroken(f"{miner.hotkey} {told}")
+            if named is not None and named not in {getattr(end, what) for end in known or ()}:
+                raise SealBroken(f"{miner.hotkey} did not end the epoch before with the {what} named")
 
 
 def _moves(sealed: SealedEpoch, hotkey: str, step: int) -> bool:

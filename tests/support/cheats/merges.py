@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import miner.duty_worker
+from iota.objects import part_sizes
 from iota.outer.merge import MergedPart, Read, merge_part
-from iota.outer.partition import part_bytes, read_part
+from iota.outer.merged_part import read_merged, write_merged
 from iota.protocol.events import MergeAssign
 from iota.spec import RunSpec
 from tests.support.cheats.first_lie import lied
@@ -19,7 +20,8 @@ def lying_merger() -> None:
     def halved(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
         lied(assign.epoch, spec.schedule.steps)
         made = merge_part(spec, assign, read)
-        return dataclasses.replace(made, data=part_bytes(read_part(made.data, len(made.data) // 4) / 2))
+        codec, size = spec.outer.codec, part_sizes(spec, assign.stage)[assign.part]
+        return dataclasses.replace(made, data=write_merged(codec, read_merged(codec, made.data, size) / 2))
 
     miner.duty_worker.merge_part = halved
     run_miner()

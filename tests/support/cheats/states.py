@@ -8,6 +8,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from iota.compute.engine import Engine
 from iota.compute.host_copy import HostCopy
 from iota.compute.output import DeviceStep
 from iota.model.layout import run_shapes
-from iota.objects import DeltaKey
+from iota.objects import DeltaKey, part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.partition import Vector, split
 from iota.protocol.messages import Delta
@@ -160,9 +161,15 @@ def deltas(change: DeltaChange) -> None:
     """Run a miner that gives what `change` makes of its pseudo-gradients."""
     honest = DutyWorker._store_delta
 
-    async def store_delta(self: DutyWorker, epoch: int, delta: Vector) -> Delta:
+    async def store_delta(self: DutyWorker, epoch: int) -> Delta:
         lied(epoch, self.spec.schedule.steps)
-        return await honest(self, epoch, change(self.spec, self.stage, delta))
+        files = self.disk.delta_parts(epoch)
+        codec, sizes = open_delta_codec(self.spec.outer.codec), part_sizes(self.spec, self.stage)
+        true = [codec.decode(file.read_bytes(), size) for file, size in zip(files, sizes, strict=True)]
+        made = change(self.spec, self.stage, np.concatenate(true))
+        for file, part in zip(files, split(made, self.spec.outer.part_elements), strict=True):
+            file.write_bytes(codec.encode(part))
+        return await honest(self, epoch)
 
     DutyWorker._store_delta = store_delta  # type: ignore[method-assign]
     run_miner()
@@ -222,7 +229,7 @@ def one_delta_element() -> None:
 def no_delta() -> None:
     """Trains, and never gives its pseudo-gradient."""
 
-    async def store_delta(self: DutyWorker, epoch: int, delta: Vector) -> None:
+    async def store_delta(self: DutyWorker, epoch: int) -> None:
         lied(epoch, self.spec.schedule.steps)
 
     DutyWorker._store_delta = store_delta  # type: ignore[assignment,method-assign]
@@ -232,11 +239,11 @@ def no_delta() -> None:
 def unreadable_delta() -> None:
     """Stores zeros of the right size that are no file."""
 
-    async def store_delta(self: DutyWorker, epoch: int, delta: Vector) -> Delta:
+    async def store_delta(self: DutyWorker, epoch: int) -> Delta:
         lied(epoch, self.spec.schedule.steps)
-        parts = [open_delta_codec().encode(part) for part in split(delta, self.spec.outer.part_elements)]
-        keys = [DeltaKey(self.spec.id, epoch, self.stage, self.hotkey, n) for n in range(len(parts))]
-        return Delta(epoch=epoch, parts=await self._put_parts(keys, [bytes(len(part)) for part in parts]))
+        sizes = [len(file.read_bytes()) for file in self.disk.delta_parts(epoch)]
+        keys = [DeltaKey(self.spec.id, epoch, self.stage, self.hotkey, n) for n in range(len(sizes))]
+        return Delta(epoch=epoch, parts=await self._put_parts(keys, [bytes(size) for size in sizes]))
 
     DutyWorker._store_delta = store_delta  # type: ignore[method-assign]
     run_miner()

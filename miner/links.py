@@ -37,7 +37,7 @@ from iota.wire.link import Link, LinkKind
 from iota.wire.network_key import load_or_create
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Transport, TransportError
-from miner.reachability import Reached, line_found, meaning, measure_line, nat_meaning
+from miner.reachability import Line, Reached, line_found, meaning, measure_line, nat_meaning
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +145,8 @@ class MinerLinks:
 
     async def _tell(self) -> None:
         """Measure the line, and say what this miner's place means for its frames."""
-        await self.book.until_joined()  # a key that is no member's may not be known to the subnet either
         try:
-            line = await measure_line(self.clients.orchestrator)
+            line = await self._line()
         except (Problem, OrchestratorUnreachable, UntrustedAnswer) as error:
             log.warning("the line to the orchestrator could not be measured: %s", error)
             return
@@ -170,6 +169,14 @@ class MinerLinks:
             log.info("%s", sentence)
         if self.iroh is not None:
             await self._tell_nat(self.iroh, reached.udp_port)
+
+    async def _line(self) -> Line:
+        """Before the join if that is allowed, since peers need what is found. Raises as `measure_line`."""
+        try:
+            return await measure_line(self.clients.orchestrator)
+        except Problem:  # a worker's key, or one that was registered just now, is known once it is a member's
+            await self.book.until_joined()
+            return await measure_line(self.clients.orchestrator)
 
     async def _tell_nat(self, link: IrohLink, port: int | None) -> None:
         """Say what kind of NAT is before this miner, and publish where peers see it; both may change.

@@ -102,12 +102,12 @@ def test_a_merge_brings_the_contributions_and_a_place_for_the_part() -> None:
     event = MergeAssign(
         epoch=0,
         stage=0,
-        part=7,
+        part=0,
         contributions=(Contribution(hotkey=FIRST.ss58, tokens=8, joined=0, stored=STORED),),
     )
     assert accesses(SPEC, merger, event) == [
         Access(Method.GET, STORED.key),
-        Access(Method.PUT, f"{RUN}/merged/0/0/part-007.{merger.hotkey}", 4096),
+        Access(Method.PUT, f"{RUN}/merged/0/0/part-000.{merger.hotkey}", 4096),
     ]
 
 

@@ -37,7 +37,7 @@ from iota.wire.link import Link, LinkKind
 from iota.wire.network_key import load_or_create
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Transport, TransportError
-from miner.reachability import Line, Reached, line_found, meaning, measure_line, nat_meaning
+from miner.reachability import Reached, line_found, meaning, measure_line, nat_meaning
 
 log = logging.getLogger(__name__)
 
@@ -145,38 +145,43 @@ class MinerLinks:
 
     async def _tell(self) -> None:
         """Measure the line, and say what this miner's place means for its frames."""
+        client = self.clients.orchestrator
         try:
-            line = await self._line()
+            seen = await self._seen()
+            self._came_from(seen)
+            line = await measure_line(client, seen)
         except (Problem, OrchestratorUnreachable, UntrustedAnswer) as error:
             log.warning("the line to the orchestrator could not be measured: %s", error)
             return
         log.info("%s", line_found(line))
-        found = self.iroh.contact() if self.iroh is not None else None
-        ports = [split_host_port(each)[1] for each in found.addresses] if found is not None else []
-        if self.iroh is not None:
-            self.iroh.add_own_host(line.seen)
-            if ports:  # most NATs keep a port that is free: then two miners behind such ones need no third
-                seen = f"[{line.seen}]" if ":" in line.seen else line.seen
-                self.iroh.add_addresses([f"{seen}:{ports[0]}"])
-            self.book.renew()
         reached = Reached(
-            self._addresses,
-            self.settings.public_address,
-            ports[0] if ports else None,
-            self.settings.relay,
+            self._addresses, self.settings.public_address, self._udp_port(), self.settings.relay
         )
         for sentence in meaning(line, reached):
             log.info("%s", sentence)
         if self.iroh is not None:
             await self._tell_nat(self.iroh, reached.udp_port)
 
-    async def _line(self) -> Line:
-        """Before the join if that is allowed, since peers need what is found. Raises as `measure_line`."""
+    async def _seen(self) -> str:
+        """The IP address that requests come from, before the join if that is allowed: peers need it."""
         try:
-            return await measure_line(self.clients.orchestrator)
+            return (await self.clients.orchestrator.echo(0, 0)).address
         except Problem:  # a worker's key, or one that was registered just now, is known once it is a member's
             await self.book.until_joined()
-            return await measure_line(self.clients.orchestrator)
+            return (await self.clients.orchestrator.echo(0, 0)).address
+
+    def _came_from(self, seen: str) -> None:
+        """Publish the address that the orchestrator sees as one of the iroh endpoint's."""
+        if self.iroh is None:
+            return
+        self.iroh.add_own_host(seen)
+        if port := self._udp_port():  # most NATs keep a port that is free: two behind such ones need no third
+            self.iroh.add_addresses([f"[{seen}]:{port}" if ":" in seen else f"{seen}:{port}"])
+        self.book.renew()
+
+    def _udp_port(self) -> int | None:
+        found = self.iroh.contact() if self.iroh is not None else None
+        return split_host_port(found.addresses[0])[1] if found is not None and found.addresses else None
 
     async def _tell_nat(self, link: IrohLink, port: int | None) -> None:
         """Say what kind of NAT is before this miner, and publish where peers see it; both may change.

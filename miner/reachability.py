@@ -28,9 +28,8 @@ class Line:
     """The IP address that the requests came from."""
 
 
-async def measure_line(client: OrchestratorClient) -> Line:
-    """Time four echoes. Raises what `OrchestratorClient.echo` raises."""
-    seen = (await client.echo(0, 0)).address  # opens the connection
+async def measure_line(client: OrchestratorClient, seen: str) -> Line:
+    """Time four echoes of a node that comes from `seen`. Raises what `OrchestratorClient.echo` raises."""
     round_trip = min([await _timed(client, 0, 0) for _ in range(2)])
     up = _rate(round_trip, await _timed(client, _SAMPLE, 0))
     down = _rate(round_trip, await _timed(client, 0, _SAMPLE))

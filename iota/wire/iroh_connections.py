@@ -101,7 +101,7 @@ class Connections:
         Raises NotReached.
         """
         peer = self._peers.setdefault(address.key, _Peer())
-        peer.address = address
+        _aim(peer, address)
         dials = peer.dials
         while True:
             if live := peer.newest():
@@ -117,9 +117,8 @@ class Connections:
         if leave is not None and (left := self._peers.get(leave)) is not None:
             left.wanted_until = 0.0
         peer = self._peers.setdefault(address.key, _Peer())
-        if address != peer.address:
-            peer.dial_at, peer.pause = 0.0, _FIRST_PAUSE_S
-        peer.address, peer.wanted_until = address, time.monotonic() + WANTED_S
+        _aim(peer, address)
+        peer.wanted_until = time.monotonic() + WANTED_S
         self._keep(peer, time.monotonic())
 
     async def accept(self) -> None:
@@ -201,10 +200,13 @@ class Connections:
         except TimeoutError:
             peer.failure = f"it did not answer within {self._options.dial_s:g} s"
         finally:
-            peer.dial, peer.dials = None, peer.dials + 1
-            peer.dial_at = time.monotonic() + peer.pause
-            peer.pause = min(2 * peer.pause, _LONGEST_PAUSE_S)
-            peer.change()
+            if (
+                peer.dial is asyncio.current_task()
+            ):  # else its addresses have changed, and another one goes on
+                peer.dial, peer.dials = None, peer.dials + 1
+                peer.dial_at = time.monotonic() + peer.pause
+                peer.pause = min(2 * peer.pause, _LONGEST_PAUSE_S)
+                peer.change()
 
     def _keep(self, peer: _Peer, now: float) -> None:
         if peer.address and peer.wanted_until > now >= peer.dial_at and peer.newest() is None:
@@ -259,6 +261,16 @@ class Connections:
             live.close("nothing came for too long")
         elif live.dialled and peer.wanted_until < now and now - live.used_at > self._options.idle_s:
             live.close("idle")
+
+
+def _aim(peer: _Peer, address: PeerAddress) -> None:
+    """Dial the peer at `address` from now on. A dial to others, which may lead nowhere, is given up."""
+    if address == peer.address:
+        return
+    peer.address, peer.dial_at, peer.pause = address, 0.0, _FIRST_PAUSE_S
+    if peer.dial is not None:
+        peer.dial.cancel()
+        peer.dial = None
 
 
 async def _no_one_way_streams(live: Live) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
@@ -290,3 +291,20 @@ async def test_another_peer_at_an_address_is_not_believed(end: IrohEnd, peer: Ra
     with pytest.raises(Unreachable):
         await end.link.push(pushed(), contact_of(impostor))
     accepting.cancel()
+
+
+async def test_a_dial_to_addresses_that_are_not_its_own_any_more_is_given_up() -> None:
+    async with iroh_ends(2, dial_s=60.0) as (sender, receiver):
+        assert receiver.contact.iroh is not None
+        silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        silent.bind(("127.0.0.1", 0))
+        before = receiver.contact.iroh.model_copy(
+            update={"addresses": (f"127.0.0.1:{silent.getsockname()[1]}",)}
+        )
+        pushing = asyncio.create_task(sender.link.push(pushed(), contact_of(before)))
+        silent.setblocking(False)
+        async with asyncio.timeout(10):
+            await asyncio.get_running_loop().sock_recv(silent, 2048)
+            sender.link.prepare(receiver.contact)
+            await pushing
+        silent.close()

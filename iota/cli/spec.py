@@ -112,7 +112,9 @@ def spec(
     if origin is not None:
         made = _continued(origin, epoch, flags, given, identity, checked, place, out)
     elif options.init is not None:
-        made = _from_weights(checked(given), options.init, place)
+        from iota.swarm.starting import start_from_init
+
+        made = start_from_init(checked(given), options.init, place, typer.echo)
     else:
         made = checked(given)
     with out.open("x") as file:
@@ -129,16 +131,6 @@ def _refuse_mixed(origin: str | None, epoch: int | None, init: str | None, flags
     if origin is None and (epoch is not None or theirs):
         named = "--epoch" if epoch is not None else f"--{next(iter(theirs)).replace('_', '-')}"
         raise ValueError(f"{named} is about the earlier run of --from RUN: give both, or neither")
-
-
-def _from_weights(spec: RunSpec, init: str, store: Path | Callable[[], ObjectStore]) -> RunSpec:
-    """The spec with the start weights of `--init`, which are then in `store`."""
-    from iota.swarm.starting import TIED, start_from, starting_weights
-
-    weights = starting_weights(init)
-    if weights.tied:
-        typer.echo(TIED)
-    return start_from(spec, weights, store, typer.echo)
 
 
 def _continued(

@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from iota.compute.commitment import byte_parts, tensor_bytes
-from iota.outer.base_values import bf16_values
 from iota.outer.error_feedback import encode_part
 from iota.outer.partition import Vector
+from iota.outer.short_floats import widened
 from iota.spec import OuterSpec
 
 Feedback = Callable[[int, int], Vector | None]
@@ -56,4 +56,4 @@ def _values(data: memoryview, width: int) -> Vector:
     """The fp32 values of raw fp32, or of raw bf16 where an element has two bytes."""
     if width == 4:
         return np.frombuffer(data, np.float32)
-    return bf16_values(np.frombuffer(data, np.uint16))
+    return widened(np.frombuffer(data, np.uint16))

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
 
-from iota.http.accept_limits import AcceptLimits, source_of
 from iota.http.hosts import is_loopback
+from iota.http.sources import MAX_SOURCES, source_of
+from iota.http.token_buckets import TokenBuckets
 
 UNREAD_S: Final = 30.0
 LEAST_READ: Final = 16 << 10
@@ -27,7 +28,7 @@ class ConnectionGuard:
     def __init__(self, header_s: float, limit: int, total: int, rate: float | None = None) -> None:
         """`limit` is that of one source (`source_of`), `total` that of all. One source opens `limit` at once,
         and then `rate` a second; None is no bound."""
-        self._accepts = None if rate is None else AcceptLimits(burst=limit, rate=rate)
+        self._accepts = None if rate is None else TokenBuckets(rate, limit, MAX_SOURCES)
         self._header_s, self._limit, self._total = header_s, limit, total
         self._timers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
         self._open: Counter[str] = Counter()

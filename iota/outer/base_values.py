@@ -17,6 +17,7 @@ from iota.model.initial_values import initial_tensors, initial_values
 from iota.outer.merged_part import read_merged
 from iota.outer.nesterov import OuterState, outer_step
 from iota.outer.partition import PartError, Vector
+from iota.outer.short_floats import widened
 from iota.protocol.merkle import merkle_root
 from iota.spec import RunSpec
 
@@ -156,7 +157,7 @@ def started(spec: RunSpec, weights: Vector) -> Vector:
     found: Vector = np.empty_like(weights)
     for first in range(0, weights.size, _BLOCK):
         own = slice(first, first + _BLOCK)
-        found[own] = bf16_values(nearest_bf16(weights[own]))
+        found[own] = widened(nearest_bf16(weights[own]))
     return found
 
 
@@ -164,11 +165,6 @@ def nearest_bf16(values: Vector) -> npt.NDArray[np.uint16]:
     """The bits of finite fp32 values as bf16, rounded to the nearest, of two to the even: as torch does."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
-
-
-def bf16_values(bits: npt.NDArray[np.uint16]) -> Vector:
-    """The fp32 values of bf16 bits."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _digest(values: npt.NDArray[np.generic]) -> str:

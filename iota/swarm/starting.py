@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from iota.console.watch import Watch
 from iota.files import write_whole
@@ -16,8 +15,6 @@ from iota.store import ObjectStore, StoreUnavailable
 from iota.swarm.earlier_run import earlier_run, opening_of
 from iota.swarm.options import SwarmOptions
 from iota.swarm.run_dir import RunDir
-
-TIED: Final = "the head begins as a copy of the embedding, and is trained as a matrix of its own"
 
 
 def starting_weights(init: str) -> Pretrained:
@@ -53,16 +50,23 @@ def start_from(
     return made
 
 
+def start_from_init(
+    spec: RunSpec, init: str, store: Path | Callable[[], ObjectStore], say: Callable[[str], None]
+) -> RunSpec:
+    """The spec of a run from the weights of --init. Raises as `starting_weights` and `start_from`."""
+    weights = starting_weights(init)
+    if weights.tied:
+        say("the head begins as a copy of the embedding, and is trained as a matrix of its own")
+    return start_from(spec, weights, store, say)
+
+
 def started(spec: RunSpec, options: SwarmOptions, run_dir: RunDir, say: Callable[[str], None]) -> RunSpec:
     """The spec of an `iota up` with its start weights, which are then in the store of `run_dir`.
 
     Without start weights it is `spec`. Raises as `starting_weights`, `earlier_run` and `start_from`.
     """
     if options.init is not None:
-        weights = starting_weights(options.init)
-        if weights.tied:
-            say(TIED)
-        return start_from(spec, weights, run_dir.store, say)
+        return start_from_init(spec, options.init, run_dir.store, say)
     if options.origin is None:
         return spec
     with earlier_run(opening_of(options.origin, {}, {}, say), options.epoch) as earlier:

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import iroh
 
-from iota.http.accept_limits import AcceptLimits, source_of
+from iota.http.sources import MAX_SOURCES, source_of
+from iota.http.token_buckets import TokenBuckets
 from iota.wire.iroh_live import Live, PeerAddress, path_of
 from iota.wire.iroh_options import (
     ALPN,
@@ -34,6 +35,10 @@ WANTED_S: Final = 600.0
 
 _HANDSHAKE_S: Final = 10.0
 _UPKEEP_S: Final = 1.0
+_ACCEPT_BURST: Final = 20
+"""Connections of one source that are taken at once."""
+_ACCEPT_RATE: Final = 2.0
+"""And a second after that."""
 _RETRY_FROM: Final = MAX_HANDSHAKES // 4
 """Handshakes under way from which on a source must first show that its address is its own."""
 _FIRST_PAUSE_S: Final = 1.0
@@ -91,7 +96,7 @@ class Connections:
         self._endpoint, self._options, self._tasks = endpoint, options, tasks
         self._serve, self._is_member, self._note = serve, is_member, note
         self._peers: dict[str, _Peer] = {}
-        self._limits = AcceptLimits()
+        self._limits = TokenBuckets(_ACCEPT_RATE, _ACCEPT_BURST, MAX_SOURCES)
         self._handshakes: Counter[str] = Counter()
         """By source: connections whose peer is not yet known."""
 

@@ -20,7 +20,8 @@ from typing import Any, Final
 import iroh
 from iroh import iroh_ffi
 
-from iota.http.accept_limits import AcceptLimits
+from iota.http.sources import MAX_SOURCES
+from iota.http.token_buckets import TokenBuckets
 from iota.system.process_sockets import shared_socket
 from iota.system.signals import present
 from iota.wire import iroh_buffers
@@ -52,7 +53,7 @@ class IrohProcess:
         self._pushes: dict[int, tuple[Outgoing, asyncio.Task[None]]] = {}
         self._arrivals: dict[int, Arrival] = {}
         self._asked: dict[int, asyncio.Future[bool]] = {}
-        self._idle = AcceptLimits(burst=IDLE_BURST, rate=IDLE_RATE)
+        self._idle = TokenBuckets(IDLE_RATE, IDLE_BURST, MAX_SOURCES)
         """By network key: streams that bring no frame."""
         self._named: dict[str, set[str]] = {}
         """By case: whom the miner was told of."""

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from iota.http.token_buckets import TokenBuckets
 from iota.protocol.bridge import GetRequest, ListRequest, WatchRequest, WriteReply, WriteRequest
 from iota.protocol.problems import Problem, ProblemType
 from iota.settings.sentences import sentence
@@ -28,7 +29,7 @@ from orchestrator.coordinator import Bridged, Coordinator, Entry
 from orchestrator.http.bridge_stream import BridgeStreams
 from orchestrator.http.bridge_texts import page_text, variable_text, watch_text
 from orchestrator.http.bridge_waits import BridgeWaits
-from orchestrator.http.limits import ServerLimits, TokenBuckets
+from orchestrator.http.limits import ServerLimits
 from orchestrator.http.middleware import Call
 from orchestrator.http.recorder import Recorder
 from orchestrator.intake import parse

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from iota.http.token_buckets import TokenBuckets
 from iota.identity import signatures
 from iota.identity.certificates import Verify
 from iota.identity.contacts import contact_fault
 from iota.protocol.contacts import CONTACT_S, ContactsRequest, SignedContact
 from iota.protocol.problems import Problem, ProblemType
 from orchestrator.coordinator import Coordinator
-from orchestrator.http.limits import TokenBuckets
 from orchestrator.http.middleware import Call
 from orchestrator.intake import Intake, parse
 

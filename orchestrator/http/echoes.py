@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from iota.http.token_buckets import TokenBuckets
 from iota.protocol.echo import EchoReply, EchoRequest
 from iota.protocol.problems import Problem, ProblemType
-from orchestrator.http.limits import TokenBuckets
 from orchestrator.http.middleware import Call
 from orchestrator.intake import parse
 

@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Final
 
+from iota.http.token_buckets import TokenBuckets
 from iota.protocol.events import ExchangeReply
 from iota.protocol.messages import (
     PROTOCOL_VERSION,
@@ -25,7 +26,7 @@ from orchestrator.coordinator import Coordinator
 from orchestrator.http.admission import Admission
 from orchestrator.http.base_checker import BaseChecker
 from orchestrator.http.delivery import Delivery
-from orchestrator.http.limits import ServerLimits, TokenBuckets
+from orchestrator.http.limits import ServerLimits
 from orchestrator.http.long_polls import Polls, Woken
 from orchestrator.http.middleware import Call
 from orchestrator.http.object_checks import ObjectChecks

@@ -13,10 +13,11 @@ from aiohttp.typedefs import Handler
 
 from iota.http.hosts import is_loopback
 from iota.http.server import admit, problem_of, read_body
+from iota.http.token_buckets import TokenBuckets
 from iota.identity.http_auth import SIGNATURE_HEADER, Caller, RequestVerifier, sign_response
 from iota.identity.keys import Hotkey
 from iota.protocol.problems import MEDIA_TYPE, Problem, ProblemType
-from orchestrator.http.limits import ServerLimits, TokenBuckets
+from orchestrator.http.limits import ServerLimits
 from orchestrator.http.metrics import Metrics
 
 _HTTP: Final = {

@@ -11,7 +11,7 @@ from iota.protocol.events import (
 )
 from iota.protocol.receipts import OpKind
 from iota.simulate.names import fake_hotkey
-from iota.spec import Pipeline
+from iota.spec import Pipeline, RunSpec
 from iota.wire.transport import OutgoingFrame
 from miner.core.core import ReplicaCore
 from miner.core.effects import (
@@ -39,9 +39,9 @@ BASE, NEXT = "ba" * 32, "cd" * 32
 SPEC = tiny_spec(stages=3, replicas=1, epochs=2, steps=1, microbatches=3, pipeline=Pipeline.SYNC, credit=3)
 
 
-def new_core(stage: int = 1, *, reads_tokens: bool = False) -> ReplicaCore:
+def new_core(stage: int = 1, *, reads_tokens: bool = False, spec: RunSpec = SPEC) -> ReplicaCore:
     """A life that has just joined."""
-    return ReplicaCore(SPEC, stage, ME, reads_tokens)
+    return ReplicaCore(spec, stage, ME, reads_tokens)
 
 
 def hear(core: ReplicaCore, *events: Event) -> list[Effect]:
@@ -49,9 +49,9 @@ def hear(core: ReplicaCore, *events: Event) -> list[Effect]:
     return [effect for event in events for effect in core.take(Heard(event))]
 
 
-def training(stage: int = 1, *, reads_tokens: bool = False) -> ReplicaCore:
+def training(stage: int = 1, *, reads_tokens: bool = False, spec: RunSpec = SPEC) -> ReplicaCore:
     """Admitted to epoch 0 from its start."""
-    core = new_core(stage, reads_tokens=reads_tokens)
+    core = new_core(stage, reads_tokens=reads_tokens, spec=spec)
     core.take(BaseHeld(0, BASE))
     assert hear(core, Admit(epoch=0, step=0, carries=True)) == [LoadState(0, 0, carries=True)]
     assert core.take(StateLoaded(0, 0)) == [WriteCommit(0, 0)]

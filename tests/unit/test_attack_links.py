@@ -13,10 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from iota.http import AddressRefused, Reach, UploadPace
-from iota.http.accept_limits import source_of
 from iota.http.connections import ConnectionGuard
+from iota.http.sources import source_of
 from iota.protocol.contacts import MAX_DIRECT, Contact, IrohContact
-from iota.protocol.events import Admit
 from iota.protocol.frames import FrameName
 from iota.spec import Pipeline
 from iota.wire import direct_server
@@ -33,9 +32,8 @@ from iota.wire.link import DoorRefused, Refusal
 from iota.wire.peer_transport import PeerTransport
 from iota.wire.transport import Unreachable
 from iota.wire.troubles import Troubles
-from miner.core.core import ReplicaCore
 from miner.core.effects import RunOp
-from miner.core.facts import BaseHeld, FrameArrived, OpBad, OpDone, StateLoaded
+from miner.core.facts import FrameArrived, OpBad, OpDone
 from miner.core.inputs import MAX_BAD, MAX_BAD_OF_ONE
 from orchestrator.coordinator.denials import MAX_DENIED
 from tests.support.doors import MemoryDoor
@@ -43,7 +41,7 @@ from tests.support.frames import frame_name
 from tests.support.peer_ends import contact_of, open_end, signed_frame
 from tests.support.plans import share_of, whole_plan
 from tests.support.pushed import activations, gradient, header_of, push, ready
-from tests.support.replica_cores import BASE, FIRST, LAST, ME, ended, hear, made
+from tests.support.replica_cores import FIRST, LAST, ME, ended, hear, made, training
 from tests.support.virtual_runs import tiny_spec
 
 
@@ -116,10 +114,7 @@ def test_who_pushes_nan_again_and_again_must_store_its_frames() -> None:
     spec = tiny_spec(
         stages=3, replicas=1, epochs=1, steps=1, microbatches=count, pipeline=Pipeline.SYNC, credit=count
     )
-    core = ReplicaCore(spec, 1, ME, reads_tokens=False)
-    core.take(BaseHeld(0, BASE))
-    hear(core, Admit(epoch=0, step=0, carries=True))
-    core.take(StateLoaded(0, 0))
+    core = training(spec=spec)
     hear(core, share_of(whole_plan((FIRST, ME, LAST), count), ME))
     for index in range(MAX_BAD_OF_ONE):
         assert core.expects(header_of(activations(index), spec=spec)) is Expectation.EXPECTED

@@ -20,7 +20,6 @@ from iota.http import client as http_client
 from iota.http import names as http_names
 from iota.http.server import ConnectionLimits, admit, listening
 from iota.protocol.contacts import Contact, IrohContact
-from iota.protocol.events import Admit
 from iota.protocol.frames import Direction
 from iota.protocol.receipts import OpKind
 from iota.spec import Pipeline
@@ -39,8 +38,7 @@ from iota.wire.iroh_tasks import Tasks
 from iota.wire.link import DoorRefused, Refusal
 from iota.wire.transport import IncomingFrame
 from miner import links as miner_links
-from miner.core.core import ReplicaCore
-from miner.core.facts import BaseHeld, FrameArrived, OpBad, OpDone, StateLoaded
+from miner.core.facts import FrameArrived, OpBad, OpDone
 from miner.core.inputs import MAX_BAD_OF_ONE
 from miner.links import MinerLinks
 from tests.support.doors import MemoryDoor
@@ -52,7 +50,7 @@ from tests.support.odd_s3 import credentials, odd_s3
 from tests.support.peer_ends import contact_of, open_end, signed_frame
 from tests.support.plans import share_of, whole_plan
 from tests.support.pushed import activations, gradient, header_of, op_of, push, ready
-from tests.support.replica_cores import BASE, FIRST, LAST, ME, ended, hear, made
+from tests.support.replica_cores import FIRST, LAST, ME, ended, hear, made, training
 from tests.support.virtual_runs import tiny_spec
 
 # ---- HTTP ----------------------------------------------------------------------------------------------
@@ -345,10 +343,7 @@ def test_gradients_of_nan_do_not_send_the_activations_of_an_honest_neighbour_to_
     spec = tiny_spec(
         stages=3, replicas=1, epochs=1, steps=1, microbatches=count, pipeline=Pipeline.SYNC, credit=count
     )
-    core = ReplicaCore(spec, 1, ME, reads_tokens=False)
-    core.take(BaseHeld(0, BASE))
-    hear(core, Admit(epoch=0, step=0, carries=True))
-    core.take(StateLoaded(0, 0))
+    core = training(spec=spec)
     hear(core, share_of(whole_plan((FIRST, ME, LAST), count), ME))
     for index in range(MAX_BAD_OF_ONE):
         ended(core, OpDone(op_of(push(core, activations(index))), made(core, index)))

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from iota.http.hosts import is_loopback
+from iota.http.token_buckets import TokenBuckets
 from iota.simulate.names import fake_hotkey
 from orchestrator.coordinator import Left
-from orchestrator.http.limits import ServerLimits, TokenBuckets
+from orchestrator.http.limits import ServerLimits
 from orchestrator.http.long_polls import Polls, Woken
 from orchestrator.http.presence import Presence
 

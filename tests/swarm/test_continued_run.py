@@ -22,11 +22,11 @@ PLAIN = [
 
 
 async def up(root: Path, *flags: str) -> str:
-    """What an `iota up` says that ends well."""
+    """The words that an `iota up` says that ends well, however its lines are broken."""
     command = ["iota.cli.main", "up", "--run-dir", str(root), "--no-dashboard", *flags]
     code, written = await in_a_pipe(command, as_a_service(TERM="dumb"), closed_stdin=True)
     assert code == 0, written[-3000:]
-    return written
+    return " ".join(written.split())
 
 
 def status(root: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.support.terminals import as_a_service, frames, in_a_pipe, on_terminal
 pytestmark = pytest.mark.alone
 
 SMALL = [
-    "iota.cli.main", "up", "--model", "tiny", "--stages", "2", "--epochs", "1", "--steps-per-epoch", "20",
+    "iota.cli.main", "up", "--model", "tiny", "--stages", "2", "--epochs", "1", "--steps-per-epoch", "40",
     "--microbatches", "2", "--sequence-length", "32", "--sequences", "1",
 ]  # fmt: skip
 
@@ -57,7 +57,7 @@ async def test_a_service_without_home_terminal_and_stdin_gets_plain_lines_to_the
     for told in (
         r"miner 5\w+: iota [\d.]+, python [\d.]+, torch ", r"joined run [0-9a-f]{12} as a replica of stage",
         r"made from the seed: the base of epoch 0 is on disk", r"takes part in epoch 0 from step 0",
-        r"epoch 0 step \d+/20, stage \d:.* tokens/s, waiting \d+%, \d of 2 microbatches in flight, frames ",
+        r"epoch 0 step \d+/40, stage \d:.* tokens/s, waiting \d+%, \d of 3 microbatches in flight, frames ",
         r"merged epoch 0 \(\d+\.\d MB\)", r"audit of epoch 0 \(op\): \d passed",
     ):  # fmt: skip
         assert re.search(told, log), (told, log)
@@ -66,7 +66,7 @@ async def test_a_service_without_home_terminal_and_stdin_gets_plain_lines_to_the
     assert re.search(r"weights of 2 miners are set in block \d+: 5", log), log
     log = (tmp_path / "run/logs/orchestrator.log").read_text()
     assert "joined as miner of stage 1, on cpu/" in log
-    assert "epoch 0 is merged, after step 20 of the run" in log
+    assert "epoch 0 is merged, after step 40 of the run" in log
 
 
 async def test_ctrl_c_names_a_command_that_goes_on_and_says_nothing_twice(tmp_path: Path) -> None:

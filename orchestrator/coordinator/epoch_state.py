@@ -327,6 +327,8 @@ class EpochState:
     """When replicas could begin to store pseudo-gradients; None if server or store were away since."""
     receipts: dict[str, MerkleFrontier] = field(default_factory=lambda: defaultdict(MerkleFrontier))
     """miner -> the Merkle tree of its receipts of this epoch."""
+    last_receipt: dict[str, int] = field(default_factory=dict)
+    """miner -> seq of the newest of these."""
     lives: dict[str, list[Life]] = field(default_factory=dict)
     """miner -> its lives, in order."""
     stages: dict[str, int] = field(default_factory=dict)

@@ -68,6 +68,8 @@ class Member:
     """(epoch, step) from which it takes part."""
     admitted: int = 0
     """Number of the event that admitted it last."""
+    ended: int = -1
+    """With overlap: newest epoch whose last version it has committed to, and holds; -1 for none."""
     left: bool = False
     told_base: int = -1
     """Newest epoch for which it was sent the events that lead to the base."""

@@ -111,10 +111,8 @@ def _start_afresh(run: RunState, member: Member) -> None:
     _lose_epoch(run, member)
     for epoch in run.awaiting():
         _lose_delta(epoch, member)
-    if member.hotkey not in run.current.lives:
-        run.current.carried.pop(member.hotkey, None)
     run.roster.set_ready(member, -1)
-    member.told_base = -1
+    member.told_base = member.ended = -1
     member.pending.clear()
     member.cursor_start = member.events.next_seq - 1
     member.events.forget_through(member.cursor_start)
@@ -275,10 +273,13 @@ def admit(run: RunState) -> None:
         member.joined = (run.epoch, step)
         carries = member.hotkey in epoch.carried
         if run.overlaps:  # an own start is made of what lies on the disk, once
-            carries = carries and member.hotkey not in epoch.lives
+            anew = member.hotkey in epoch.lives
+            carries = carries and not anew and member.ended == run.epoch - 1
+            member.admitted = member.events.next_seq
+            if anew:
+                member.forget_events_before_admission()
         begin_life(run, member, carries=carries)
         epoch.stages[member.hotkey] = member.stage
-        member.admitted = member.events.next_seq
         run.send(member.hotkey, Admit(epoch=run.epoch, step=step, carries=carries))
         _send_merge(run, member)
         for at in sorted(member.work):

@@ -116,6 +116,7 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             run.totals.unfit += 1
             continue
         epoch.receipts[member.hotkey].append(digest)
+        epoch.last_receipt[member.hotkey] = receipt.seq
         member.receipt_epoch = receipt.epoch
         member.history.work(run.epoch).count(receipt.kind)
         lives = epoch.lives.get(member.hotkey, [])

@@ -25,6 +25,7 @@ def note_commit(run: RunState, member: Member, epoch: EpochState, life: Life) ->
         merge = epoch.merges[member.stage]
         if member.hotkey in merge.owing or member.hotkey in merge.early:
             epoch.ended[member.hotkey] = ended_with(run, life)
+            member.ended = epoch.epoch
             merge.uncommitted.discard(member.hotkey)
             run.look_at(member)
 

@@ -99,7 +99,15 @@ def let_go(run: RunState, number: int) -> None:
     for merge in epoch.merges:
         merge.deltas, merge.parts, merge.left_out = {}, [], {}
         merge.owing.clear()
-    for table in (epoch.receipts, epoch.lives, epoch.withdrawn, epoch.counted, epoch.unproven, epoch.words):
+    for table in (
+        epoch.receipts,
+        epoch.last_receipt,
+        epoch.lives,
+        epoch.withdrawn,
+        epoch.counted,
+        epoch.unproven,
+        epoch.words,
+    ):
         table.clear()
     epoch.reroutes.clear()
     epoch.heldout.clear()
@@ -194,10 +202,9 @@ def _left_out(epoch: EpochState) -> Iterator[LeftOutRecord]:
 
 def _miner_record(epoch: EpochState, member: Member) -> MinerRecord:
     hotkey = member.hotkey
-    tree = epoch.receipts.get(hotkey)
-    count = tree.count if tree is not None else 0
+    tree, last = epoch.receipts.get(hotkey), epoch.last_receipt.get(hotkey)
     carried = epoch.carried.get(hotkey)
-    lives = _lives(epoch.lives[hotkey], count, () if carried is None else carried.began)
+    lives = _lives(epoch.lives[hotkey], last, () if carried is None else carried.began)
     return MinerRecord(
         hotkey=hotkey,
         owner=member.owner,
@@ -207,23 +214,23 @@ def _miner_record(epoch: EpochState, member: Member) -> MinerRecord:
         feedback=None if carried is None else carried.feedback,
         lives=lives,
         first_receipt=lives[0].first_receipt,
-        last_receipt=lives[0].first_receipt + count - 1,
+        last_receipt=lives[0].first_receipt - 1 if last is None else last,
         receipts=tree.root if tree is not None else EMPTY,
         withdrawn=epoch.withdrawn.get(hotkey, 0),
         unproven=epoch.unproven.get(hotkey, 0),
     )
 
 
-def _lives(lives: list[Life], count: int, began: tuple[StoredObject, ...]) -> tuple[LifeRecord, ...]:
-    """The lives of a miner with `count` receipts; one without receipts begins where the next one does.
+def _lives(lives: list[Life], last: int | None, began: tuple[StoredObject, ...]) -> tuple[LifeRecord, ...]:
+    """The lives of a miner whose newest receipt is `last`; one without receipts begins where the next one does.
 
-    `began` is what its own start is made of, if it has one.
+    `began` is its contribution to the merge before, in a run with overlap.
     """
     first = next((life.first_receipt for life in lives if life.first_receipt), 1)
-    following, found = first + count, []
-    for life in reversed(lives):
+    following, found = first if last is None else last + 1, []
+    for index, life in reversed(list(enumerate(lives))):
         following = life.first_receipt or following
-        own = began if life.carries and not life.void else ()
+        own = began if index == 0 and not life.void else ()
         record = LifeRecord(joined=life.joined, first_receipt=following, began=own, void=life.void)
         found.append(record)
     return tuple(reversed(found))

@@ -105,7 +105,9 @@ class OwnStarts:
         for number, partition in enumerate(disk.base_partitions(spec, stage, spec.anchor(epoch))):
             values = partition.weights
             if own:
-                values = own_start(values, codec.decode(given[number].read_bytes(), values.size))
+                values = own_start(
+                    spec, epoch, partition, codec.decode(given[number].read_bytes(), values.size)
+                )
             made[first : first + values.size] = _rounded(values, made.dtype)
             first += values.size
         like = {name: torch.empty(shape, device="meta") for name, shape in run_shapes(spec, stage).items()}

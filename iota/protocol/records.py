@@ -79,6 +79,9 @@ class LifeRecord(Frozen):
     began: Listed[StoredObject] = ()
     """Parts of the pseudo-gradient of the epoch before that its own start is made of, in a run with overlap;
     empty where it began with the base."""
+    void: bool = False
+    """Its own start is made of a pseudo-gradient that is not in the merge, so that nobody can make it:
+    nothing of this life is audited or paid."""
 
 
 class LeftOutRecord(Frozen):

@@ -100,10 +100,14 @@ class SqliteJournal:
         # On a separate connection, so that a read does not wait for a commit.
         if self._reader is None:
             self._reader = self._connect()
+        touching = "FROM batches WHERE hotkey = ? AND last_epoch >= ? AND first_epoch <= ?"
+        (first, last) = self._reader.execute(
+            f"SELECT MIN(entry), MAX(entry) {touching}", (hotkey, epoch, epoch)
+        ).fetchone()
         rows = self._reader.execute(
             "SELECT entries.json, batches.signature FROM batches JOIN entries ON entries.seq = batches.entry"
-            " WHERE hotkey = ? AND last_epoch >= ? AND first_epoch <= ? ORDER BY batches.entry",
-            (hotkey, epoch, epoch),
+            " WHERE hotkey = ? AND last_epoch >= ? AND batches.entry BETWEEN ? AND ? ORDER BY batches.entry",
+            (hotkey, epoch - 1, first, last),  # of epochs that overlap, receipts are mixed
         ).fetchall()
         return [
             ReceiptBatch.model_validate({"receipts": json.loads(text)["receipts"], "signature": signature})

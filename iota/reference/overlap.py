@@ -36,24 +36,21 @@ class OverlapReference:
         """
         sent = [self._train(epoch, replica, batches[replica]) for replica in range(len(self.trainers))]
         given = sorted(range(len(self.trainers)) if merged is None else merged)
-        mu, eta = np.float32(self.spec.outer.momentum_at(epoch)), np.float32(self.spec.outer.eta)
         after = []
         for stage, base in enumerate(self.bases[epoch]):
             mean = np.zeros_like(base.weights)
             for replica in given:
                 mean = mean + np.float32(1 / len(given)) * sent[replica][stage]
-            momentum = mu * base.momentum + mean
-            after.append(OuterState(base.weights - eta * (mean + mu * momentum), momentum))
+            after.append(self._outer_step(epoch, base, mean))
         self.bases.append(after)
         self._sent = [sent[r] if r in given else None for r in range(len(sent))]
 
     def _train(self, epoch: int, replica: int, batches: Batches) -> list[Vector]:
         """One replica's epoch; returns its contribution, by stage."""
         trainer, before = self.trainers[replica], self._sent[replica]
-        anchor = self.bases[max(epoch - 1, 0)]
-        for stage, base in enumerate(anchor):
-            own = base.weights if before is None else base.weights - before[stage]
-            trainer.set_weights(stage, own)
+        for stage, base in enumerate(self.bases[max(epoch - 1, 0)]):
+            own = base if before is None else self._outer_step(epoch - 1, base, before[stage])
+            trainer.set_weights(stage, own.weights)
         if before is None or self.spec.optimizer.state is StateRule.RESET:
             trainer.reset_moments()
         if before is None:
@@ -65,3 +62,10 @@ class OverlapReference:
             trainer.sent(stage, (start - end).numpy())
             for stage, (start, end) in enumerate(zip(started, ended, strict=True))
         ]
+
+    def _outer_step(self, epoch: int, base: OuterState, merged: Vector) -> OuterState:
+        """W - eta (M + mu m) of a base (W, m'), with m = mu m' + M, each operation rounded to fp32."""
+        mu, eta = np.float32(self.spec.outer.momentum_at(epoch)), np.float32(self.spec.outer.eta)
+        momentum: Vector = np.asarray(mu * base.momentum + merged, np.float32)
+        weights: Vector = np.asarray(base.weights - eta * (merged + mu * momentum), np.float32)
+        return OuterState(weights, momentum)

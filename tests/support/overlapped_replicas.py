@@ -1,6 +1,7 @@
-"""Replicas of a run with overlap, in one process: the miner's own disks, trainers and bases, driven by hand.
+"""Replicas of a run with overlap, in one process: a miner's own disks, trainers and bases, driven by hand.
 
-What an orchestrator would tell them a test calls: epochs begin, steps, merges. Payloads go from engine to engine.
+What an orchestrator would tell them a test calls: epochs begin, steps, merges. Payloads go from engine to
+engine.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class LateReplica:
 
 
 class OverlappedSwarm:
-    """`replicas` of each stage of a run; replica r of all stages is one pipeline with microbatches of its own."""
+    """Replicas of each stage of a run; those of one number are a pipeline with microbatches of its own."""
 
     def __init__(self, root: Path, spec: RunSpec, batches: list[Batches], objects: RunObjects) -> None:
         self._root, self._batches, self._objects = root, batches, objects
@@ -126,10 +127,11 @@ class OverlappedSwarm:
         for replica in self.all():
             await replica.bases.fetch(FetchBase(0, None, ()), {})
 
-    async def begin(self, epoch: int, anchored: Collection[int] = ()) -> None:
-        """Begin an epoch: the pipelines `anchored` with the anchor, the others with their own starts."""
-        for number, pipeline in enumerate(self.pipelines):
-            for replica in pipeline:
+    async def begin(self, epoch: int, anchored: Collection[int] = (), only: int | None = None) -> None:
+        """Begin an epoch, in all pipelines or in one: those of `anchored` with the anchor, the others with
+        their own starts."""
+        for number in range(len(self.pipelines)) if only is None else [only]:
+            for replica in self.pipelines[number]:
                 await replica.begin(epoch, carries=number not in anchored)
 
     async def train(self, epoch: int, steps: Iterable[int] | None = None, only: int | None = None) -> None:

@@ -30,7 +30,7 @@ async def test_a_swarm_with_one_replica_a_stage_has_the_bases_of_the_run_without
 async def test_a_run_with_overlap_whose_processes_are_killed_has_the_bits_of_the_undisturbed_one(
     tmp_path: Path,
 ) -> None:
-    """Miners are killed at the end of an epoch, while its merge goes on, and after it; the orchestrator too."""
+    """Miners are killed at the end of an epoch, while it is merged, and after it; the orchestrator too."""
     options = tiny(epochs=4, values=VALUES)
     found: list[Status] = []
     each = options.steps_per_epoch * options.microbatches
@@ -62,5 +62,5 @@ async def test_a_run_with_overlap_goes_on_without_a_replica_that_is_gone_for_goo
         await swarm.kill(swarm.name_of(gone))
         status = await swarm.finished()
     assert status["settled"] == 4 * each
-    assert {base["epoch"] for base in status["bases"]} == set(range(5))
+    assert max(base["epoch"] for base in status["bases"]) == 4
     assert status["losses"][-1] < status["losses"][0]

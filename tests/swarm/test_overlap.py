@@ -64,3 +64,21 @@ async def test_a_run_with_overlap_goes_on_without_a_replica_that_is_gone_for_goo
     assert status["settled"] == 4 * each
     assert max(base["epoch"] for base in status["bases"]) == 4
     assert status["losses"][-1] < status["losses"][0]
+
+
+async def test_who_is_left_out_of_a_merge_begins_the_epoch_that_is_in_training_again_from_the_anchor(
+    tmp_path: Path,
+) -> None:
+    """Its pseudo-gradients are no files: the merge finds it out while it trains from its own start."""
+    options = tiny(stages=2, replicas=2, microbatches=4, epochs=4, values=VALUES)
+    entries = {"miner-00": "tests.support.cheats.states:unreadable_delta"}
+    async with LiveSwarm(tmp_path / "run", options, entries=entries, in_order=True) as swarm:
+        status = await swarm.finished()
+        cheat, honest = (swarm.run_dir.log(name).read_text() for name in ("miner-00", "miner-02"))
+    assert status["settled"] == 4 * options.steps_per_epoch * options.microbatches
+    assert any("left out of the merge of stage 0: unreadable" in line for line in status["named"])
+    again = [epoch for epoch in range(4) if cheat.count(f"takes part in epoch {epoch} from") > 1]
+    assert again
+    assert 0 not in again
+    assert "state is lost" not in cheat + honest
+    assert all(honest.count(f"takes part in epoch {epoch} from") == 1 for epoch in range(4))

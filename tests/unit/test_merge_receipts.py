@@ -17,6 +17,7 @@ from miner.merge_receipts import MergeReceipts
 from miner.ops import OpRunner
 from miner.receipt_log import ReceiptLog
 from miner.retry import NotWanted
+from tests.support.small_spec import small_spec
 
 KEY = Hotkey.from_seed(b"m" * 32)
 RUN, ONE, TWO = "ab" * 32, "1" * 64, "2" * 64
@@ -32,7 +33,7 @@ def assign(epoch: int = 0, stage: int = 1, part: int = 3) -> MergeAssign:
 async def written(tmp_path: Path) -> AsyncIterator[tuple[MergeReceipts, ReceiptLog]]:
     log = ReceiptLog(tmp_path / "receipts", RUN, KEY)
     nothing: Any = None
-    runner = OpRunner(nothing, 0, KEY, nothing, log, nothing, "cpu", snapshot_bytes=None)
+    runner = OpRunner(small_spec(), 0, KEY, nothing, log, nothing, "cpu", snapshot_bytes=None)
     yield MergeReceipts(runner), log
     runner.close()
     log.close()

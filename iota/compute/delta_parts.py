@@ -1,11 +1,14 @@
-"""A replica's pseudo-gradient, encoded one partition after another: in the memory of one, not of a stage."""
+"""A replica's pseudo-gradient, encoded by partitions: each thread has one in memory, and not a stage."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from iota.compute.commitment import byte_parts, tensor_bytes
@@ -15,7 +18,7 @@ from iota.outer.short_floats import widened
 from iota.spec import OuterSpec
 
 Feedback = Callable[[int, int], Vector | None]
-"""The feedback of a partition by its number and elements; None for zeros."""
+"""The feedback of a partition by its number and elements; None for zeros. It is called by several threads."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,26 @@ class EncodedPart:
 def encoded_parts(
     outer: OuterSpec, start: Mapping[str, Tensor], final: Mapping[str, Tensor], feedback: Feedback
 ) -> Iterator[EncodedPart]:
-    """Each encoded partition of `start` - `final`, as a miner stores it.
+    """Each encoded partition of `start` - `final`, as a miner stores it, in order. As many threads as torch
+    has encode one each.
 
     Both hold a replica's weights on the CPU, of the same names, shapes and dtype; the difference is of fp32.
     """
-    pairs = zip(_parts(start, outer.part_elements), _parts(final, outer.part_elements), strict=True)
-    for number, (start_N, end_N) in enumerate(pairs):
+
+    def encoded(number: int, start_N: Vector, end_N: Vector) -> EncodedPart:
         change_N = np.subtract(start_N, end_N)
-        yield EncodedPart(*encode_part(outer, change_N, feedback(number, change_N.size)))
+        return EncodedPart(*encode_part(outer, change_N, feedback(number, change_N.size)))
+
+    pairs = zip(_parts(start, outer.part_elements), _parts(final, outer.part_elements), strict=True)
+    under_way: deque[Future[EncodedPart]] = deque()
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        for number, (start_N, end_N) in enumerate(pairs):
+            under_way.append(pool.submit(encoded, number, start_N, end_N))
+            if len(under_way) == threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def no_feedback(number: int, elements: int) -> Vector | None:

@@ -1,0 +1,178 @@
+"""How long a merge takes in a real swarm behind thin lines, and whether `bench_outer.py` computes the same.
+
+The swarm is one stage of three miners, real processes on this machine. Each miner is a host of an emulated
+internet (tests/support/emulated_internet.py) with one line for all its traffic; store, chain and orchestrator
+are one host with a fast line. A merge lasts from the end of the epoch's last STEP at the last miner to the
+start of the next epoch's first op at the first one, by the miners' receipts: so COMMIT, encoding, uploads,
+the draw, merges, downloads, the new base on disk, and all that the orchestrator does in between, are in it.
+
+The formula is `merge_seconds` of bench_outer.py with this swarm's parameters, parts, replicas, lines and
+block time, and with encode, merge and apply rates that are measured here before the swarm starts. It knows
+nothing of the swarm's own times. Lines are so thin that bytes are most of a merge, in both codecs.
+
+    python scripts/bench_merge.py --json merge.json      # needs root and /dev/net/tun; four minutes
+    python scripts/bench_merge.py --smoke                # does it run at all; 40 s
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import shutil
+import statistics
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench_outer import Links, Stage, measure, merge_seconds
+
+from iota.objects import part_sizes
+from iota.spec import OuterCodec
+from iota.swarm.options import SwarmOptions
+from iota.swarm.preparation import miner_names
+from iota.swarm.programs import BLOCK_TIME_S
+from iota.swarm.run_dir import write_json
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.support.emulated_internet import MISSING, PER_MBPS, EmulatedInternet, Host, Shape
+from tests.support.internet.namespaces import enter
+from tests.support.paced_engine import Pace
+from tests.support.wan_swarms import WanSwarm
+
+REPLICAS = 3
+UP_DOWN = 1322 / 856
+"""A line's download over its upload, as Orion's."""
+DELAY_S = 0.005
+"""On each line, in each direction."""
+PACE = Pace(forward_s=0.0, loss_s=0.0, backward_s=0.0, step_s=0.0)
+"""Ops take what they take: the bench measures what is between them."""
+LONGEST_S = 1200.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One swarm."""
+
+    codec: OuterCodec
+    hidden: int
+    """Width of the model: sizes differ, so that bytes are most of the merge in each codec."""
+    part_elements: int
+    up_mbps: float
+    epochs: int = 4
+
+
+ROWS = (
+    Row(OuterCodec.NONE, 128, 1 << 14, 2.0),
+    Row(OuterCodec.SPARSE, 512, 1 << 18, 1.6),
+)
+SMOKE = Row(OuterCodec.SPARSE, 128, 1 << 16, 10.0, epochs=2)
+
+
+def options_of(row: Row, line: float) -> SwarmOptions:
+    """A run of few and small steps; `line` is the slowest upload that deadlines allow for, bytes a second."""
+    model = {
+        "vocab_size": 257, "hidden_size": row.hidden, "layers": 4, "heads": 4, "kv_heads": 2,
+        "ffn_size": 11 * row.hidden // 4,
+    }  # fmt: skip
+    values = {
+        "outer": {"codec": row.codec, "part_elements": row.part_elements},
+        "audit": {"line": line},
+        "model": model,
+    }
+    return SwarmOptions.of(
+        stages=1, replicas=REPLICAS, epochs=row.epochs, steps_per_epoch=2, microbatches=REPLICAS,
+        boundary="identity", ratio=1, sequence_length=64, sequences=1, values=values,
+    )  # fmt: skip
+
+
+def merges_of(run: Path, epochs: int) -> list[float]:
+    """Seconds of each merge but the last, from the receipts on the miners' disks."""
+    ended, began = dict.fromkeys(range(epochs), 0.0), dict.fromkeys(range(epochs), float("inf"))
+    for file in run.glob("nodes/*/receipts.jsonl"):
+        for line in file.read_bytes().splitlines()[1:]:
+            receipt = json.loads(line.partition(b" ")[2])
+            epoch = receipt["epoch"]
+            if receipt["kind"] == "step":
+                ended[epoch] = max(ended[epoch], receipt["ended"])
+            elif receipt["kind"] in ("forward", "loss"):
+                began[epoch] = min(began[epoch], receipt["started"])
+    return [began[epoch + 1] - ended[epoch] for epoch in range(epochs - 1)]
+
+
+async def run_row(row: Row, folder: Path, server: Host, hosts: dict[str, Host]) -> dict[str, Any]:
+    """Run the swarm; what was measured, and what the formula says."""
+    up, down = row.up_mbps * PER_MBPS, row.up_mbps * PER_MBPS * UP_DOWN
+    for host in hosts.values():
+        await host.shape(Shape(up, delay_s=DELAY_S), Shape(down, delay_s=DELAY_S))
+    shutil.rmtree(folder, ignore_errors=True)
+    swarm = WanSwarm(
+        folder, options_of(row, up / 2), server, hosts, PACE,
+        flags={name: ("--listen", f"{host.address}:0") for name, host in hosts.items()},
+    )  # fmt: skip
+    async with swarm:
+        spec = swarm.spec
+        sizes = part_sizes(spec, 0)
+        await swarm.finished(LONGEST_S)
+        taken = merges_of(swarm.run_dir.root, row.epochs)
+    costs = await asyncio.to_thread(measure, row.codec, sum(sizes), row.part_elements)
+    blocks_s = spec.audit.seal_blocks * BLOCK_TIME_S
+    stage = Stage(sum(sizes), len(sizes), 1, REPLICAS, blocks_s, bool(spec.outer.momentum))
+    links = Links(up, down, orchestrator=math.inf, disk=math.inf, cores=1)
+    parts = merge_seconds(costs, stage, links)
+    return {
+        "row": asdict(row), "parameters": sum(sizes), "parts": len(sizes), "merges_s": taken,
+        "measured_s": statistics.fmean(taken), "formula": parts, "formula_s": sum(parts.values()),
+    }  # fmt: skip
+
+
+async def run(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """All rows, one after another."""
+    found = []
+    async with EmulatedInternet() as internet:
+        server = await internet.host("server")
+        enter(server.namespace)
+        hosts = {name: await internet.host(name) for name in miner_names(REPLICAS)}
+        for row in [SMOKE] if given.smoke else ROWS:
+            found.append(await run_row(row, given.dir / row.codec, server, hosts))
+            if given.json is not None:
+                write_json(given.json, found)
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    text = [
+        "| codec | parameters, parts | up/down Mbit/s | merges, s | mean | formula | of these |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in found:
+        codec, up = each["row"]["codec"], each["row"]["up_mbps"]
+        taken = ", ".join(f"{s:.1f}" for s in each["merges_s"])
+        text.append(
+            f"| `{codec}` | {each['parameters']:,}, {each['parts']} | {up:g}/{up * UP_DOWN:.1f}"
+            f" | {taken} | {each['measured_s']:.1f}"
+            f" | {each['formula_s']:.1f} ({100 * (each['formula_s'] / each['measured_s'] - 1):+.0f} %)"
+            f" | {', '.join(f'{name} {s:.1f}' for name, s in each['formula'].items())} |"
+        )
+    return "\n".join(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--dir", type=Path, default=Path("runs/bench-merge"), help="runs and logs")
+    parser.add_argument("--json", type=Path, help="write everything to this file")
+    given = parser.parse_args()
+    if MISSING is not None:
+        print(f"not run: an emulated internet {MISSING}")
+        sys.exit(0 if given.smoke else 1)
+    print(table(asyncio.run(run(given))))
+
+
+if __name__ == "__main__":
+    main()

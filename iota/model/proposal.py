@@ -201,7 +201,7 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
     if (
         whole(value_at(at, "layout.replicas"), "layout.replicas") > 1
         and not {"eta", "momentum"} & outer.keys()
-        and outer.get("codec") != OuterCodec.SPARSE
+        and not OuterCodec(outer.get("codec") or OuterCodec.NONE).is_sparse
     ):
         proposed["outer"] = dict(_OUTER_REPLICAS)
     if preset is not None:

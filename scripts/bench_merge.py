@@ -8,9 +8,9 @@ the draw, merges, downloads, the new base on disk, and all that the orchestrator
 Ops take a set time, so that each replica has a contribution, and the base that one of them stores is in the
 store before the epoch ends. The first merge is left out: miners measure their lines before it.
 
-The formula is `merge_seconds` of bench_outer.py with this swarm's parameters, parts, replicas, lines and
-block time, and with encode, merge and apply rates that are measured here before the swarm starts. It knows
-nothing of the swarm's own times. Lines are so thin that bytes are most of a merge, in both codecs.
+The formula is `merge_seconds` of bench_outer.py with this swarm's parameters, parts, replicas, lines, block
+time and draws of mergers, and with encode, merge and apply rates that are measured here. It knows nothing of
+the swarm's own times. Lines are so thin that bytes are most of a merge, in both codecs.
 
     python scripts/bench_merge.py --json merge.json      # needs root and /dev/net/tun; a quarter of an hour
     python scripts/bench_merge.py --smoke                # does it run at all; a minute
@@ -25,6 +25,7 @@ import math
 import shutil
 import statistics
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,12 @@ class Row:
     part_elements: int
     up_mbps: float
     steps: int
-    epochs: int = 4
+    epochs: int = 5
 
 
 ROWS = (
     Row(OuterCodec.NONE, 128, 1 << 14, 2.0, steps=3),
-    Row(OuterCodec.SPARSE, 256, 1 << 17, 1.0, steps=11),
+    Row(OuterCodec.SPARSE, 256, 1 << 17, 6.0, steps=3),
 )
 SMOKE = Row(OuterCodec.SPARSE, 128, 1 << 16, 20.0, steps=1, epochs=3)
 
@@ -90,9 +91,19 @@ def options_of(row: Row, line: float) -> SwarmOptions:
     )  # fmt: skip
 
 
-def merges_of(run: Path, epochs: int) -> list[float]:
-    """Seconds of each merge but the first and the last, from the receipts on the miners' disks."""
-    ended, began = dict.fromkeys(range(epochs), 0.0), dict.fromkeys(range(epochs), float("inf"))
+@dataclass(frozen=True)
+class Merge:
+    """One merge of a run, from the receipts on the miners' disks."""
+
+    seconds: float
+    share: float
+    """Of the parts, what the busiest miner merged."""
+
+
+def merges_of(run: Path, epochs: int, parts: int) -> list[Merge]:
+    """The merges but the first and the last."""
+    ended, began = dict.fromkeys(range(epochs), 0.0), dict.fromkeys(range(epochs), math.inf)
+    merged: Counter[tuple[int, Path]] = Counter()
     for file in run.glob("nodes/*/receipts.jsonl"):
         for line in file.read_bytes().splitlines()[1:]:
             receipt = json.loads(line.partition(b" ")[2])
@@ -101,7 +112,15 @@ def merges_of(run: Path, epochs: int) -> list[float]:
                 ended[epoch] = max(ended[epoch], receipt["ended"])
             elif receipt["kind"] in ("forward", "loss"):
                 began[epoch] = min(began[epoch], receipt["started"])
-    return [began[epoch + 1] - ended[epoch] for epoch in range(1, epochs - 1)]
+            elif receipt["kind"] == "merge":
+                merged[epoch, file] += 1
+    return [
+        Merge(
+            began[epoch + 1] - ended[epoch],
+            max(count for (at, _), count in merged.items() if at == epoch) / parts,
+        )
+        for epoch in range(1, epochs - 1)
+    ]
 
 
 async def run_row(row: Row, folder: Path, server: Host, hosts: dict[str, Host]) -> dict[str, Any]:
@@ -118,15 +137,22 @@ async def run_row(row: Row, folder: Path, server: Host, hosts: dict[str, Host]) 
         spec = swarm.spec
         sizes = part_sizes(spec, 0)
         await swarm.finished(LONGEST_S)
-        taken = merges_of(swarm.run_dir.root, row.epochs)
+        taken = merges_of(swarm.run_dir.root, row.epochs, len(sizes))
     costs = await asyncio.to_thread(measure, row.codec, sum(sizes), row.part_elements)
-    blocks_s = spec.audit.seal_blocks * BLOCK_TIME_S
-    stage = Stage(sum(sizes), len(sizes), 1, REPLICAS, blocks_s, bool(spec.outer.momentum))
     links = Links(up, down, orchestrator=math.inf, disk=math.inf, cores=1)
-    parts = merge_seconds(costs, stage, links)
+    blocks_s, momentum = spec.audit.seal_blocks * BLOCK_TIME_S, bool(spec.outer.momentum)
+    formulas = [
+        merge_seconds(
+            costs, Stage(sum(sizes), len(sizes), merge.share, 1, REPLICAS, blocks_s, momentum), links
+        )
+        for merge in taken
+    ]
+    parts = {name: statistics.fmean(each[name] for each in formulas) for name in formulas[0]}
     return {
-        "row": asdict(row), "parameters": sum(sizes), "parts": len(sizes), "merges_s": taken,
-        "measured_s": statistics.fmean(taken), "formula": parts, "formula_s": sum(parts.values()),
+        "row": asdict(row), "parameters": sum(sizes), "parts": len(sizes),
+        "merges": [asdict(merge) for merge in taken],
+        "measured_s": statistics.fmean(merge.seconds for merge in taken),
+        "formula": parts, "formula_s": sum(parts.values()),
     }  # fmt: skip
 
 
@@ -152,7 +178,7 @@ def table(found: list[dict[str, Any]]) -> str:
     ]
     for each in found:
         codec, up = each["row"]["codec"], each["row"]["up_mbps"]
-        taken = ", ".join(f"{s:.1f}" for s in each["merges_s"])
+        taken = ", ".join(f"{merge['seconds']:.1f}" for merge in each["merges"])
         text.append(
             f"| `{codec}` | {each['parameters']:,}, {each['parts']} | {up:g}/{up * UP_DOWN:.1f}"
             f" | {taken} | {each['measured_s']:.1f}"

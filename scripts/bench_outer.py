@@ -57,6 +57,10 @@ BLOCKS_S = 24.0
 """Two blocks of Bittensor, for the draw of mergers."""
 MERGERS = 2
 """Of each part."""
+GOODPUT = 1448 / 1500
+"""Of a packet, what is no header of TCP's or IP's."""
+REQUEST_BYTES = 2000
+"""Of an object beside its own bytes: URLs, headers, and the request for a URL."""
 DRAWS = 50
 """Of which the busiest miner's share is the mean."""
 MERGE_STEPS = 2.24
@@ -89,20 +93,22 @@ class Stage:
 
     parameters: int
     parts: int
+    share: float
+    """Of a stage, what the busiest miner merges."""
     stages: int = STAGES
     replicas: int = REPLICAS
     blocks_s: float = BLOCKS_S
     momentum: bool = True
     """Whether its base has one."""
 
-    def share(self) -> float:
-        """Of a stage, what the busiest miner merges: the mean over draws by chance."""
-        drawn, miners = np.random.default_rng(0), self.stages * self.replicas
-        most = []
-        for _ in range(DRAWS):
-            pairs = drawn.random((self.stages * self.parts, miners)).argpartition(MERGERS, 1)[:, :MERGERS]
-            most.append(np.bincount(pairs.reshape(-1), minlength=miners).max())
-        return float(np.mean(most)) / self.parts
+
+def drawn_share(parts: int, miners: int, stages: int) -> float:
+    """Of a stage, what the busiest of all miners merges: the mean over draws by chance."""
+    drawn, most = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        pairs = drawn.random((stages * parts, miners)).argpartition(MERGERS, 1)[:, :MERGERS]
+        most.append(np.bincount(pairs.reshape(-1), minlength=miners).max())
+    return float(np.mean(most)) / parts
 
 
 @dataclass(frozen=True)
@@ -204,18 +210,21 @@ def memory_of(outer: OuterSpec, part: int) -> float:
 
 def merge_seconds(costs: Costs, stage: Stage, links: Links) -> dict[str, float]:
     """Seconds of each part of a merge, one after another."""
-    codec, size, share = OuterCodec(costs.codec), stage.parameters, stage.share()
-    sent, merged = delta_bytes(codec, size), merged_bytes(codec, size, stage.replicas)
+    codec, size = OuterCodec(costs.codec), stage.parameters
+    requests = stage.parts * REQUEST_BYTES
+    sent = delta_bytes(codec, size)
+    to_store, to_fetch = sent + requests, merged_bytes(codec, size, stage.replicas) + requests
+    up, down = links.up * GOODPUT, links.down * GOODPUT
     billions, feedback = size / 1e9, 2 * size if codec.has_feedback else 0
     base = (8 if stage.momentum else 4) * size
     encode_s = billions / links.cores * costs.encode_s + (2 * feedback + sent) / links.disk
-    fetch_s, merge_s = stage.replicas * sent / links.down, billions / links.cores * costs.merge_s
+    fetch_s, merge_s = stage.replicas * to_store / down, billions / links.cores * costs.merge_s
     return {
         "encode": encode_s,
-        "upload": max(stage.blocks_s - encode_s, sent / links.up),
-        "merge": share * (fetch_s + merge_s + merged / links.up),
-        "orchestrator": stage.stages * merged / links.orchestrator,
-        "download": merged / links.down,
+        "upload": max(stage.blocks_s - encode_s, to_store / up),
+        "merge": stage.share * (fetch_s + merge_s + to_fetch / up),
+        "orchestrator": stage.stages * to_fetch / (links.orchestrator * GOODPUT),
+        "download": to_fetch / down,
         "apply": billions * costs.apply_s,
         "disk": (base + STATE_BYTES * size) / links.disk,
     }
@@ -258,9 +267,10 @@ def costs_table(found: list[Costs]) -> str:
 
 def utilizations(found: Iterable[Costs], parameters: int, part: int, links: Links) -> list[dict[str, Any]]:
     """Of each codec: the seconds of its merge, and utilization at H = 10 and 100 without and with overlap."""
-    step_s, rows = orion_step_s(parameters, links), []
+    step_s, rows, parts = orion_step_s(parameters, links), [], -(-parameters // part)
+    share = drawn_share(parts, STAGES * REPLICAS, STAGES)
     for each in found:
-        stage = Stage(parameters, -(-parameters // part), momentum=each.codec != OuterCodec.SPARSE)
+        stage = Stage(parameters, parts, share, momentum=not OuterCodec(each.codec).is_sparse)
         shares = {
             f"{'overlap, ' if overlap else ''}H = {steps}": utilization(
                 each, stage, links, steps, step_s, overlap
@@ -268,9 +278,9 @@ def utilizations(found: Iterable[Costs], parameters: int, part: int, links: Link
             for overlap in (False, True)
             for steps in (10, 100)
         }
-        parts = merge_seconds(each, stage, links)
-        start_s = idle_seconds(each, stage, links, math.inf, True) - parts["encode"]
-        rows.append({"codec": each.codec, "merge_s": parts, "start_s": start_s, "utilization": shares})
+        took = merge_seconds(each, stage, links)
+        start_s = idle_seconds(each, stage, links, math.inf, True) - took["encode"]
+        rows.append({"codec": each.codec, "merge_s": took, "start_s": start_s, "utilization": shares})
     return rows
 
 
@@ -293,7 +303,9 @@ def main() -> None:
     )
     parser.add_argument("--smoke", action="store_true", help="a small vector")
     parser.add_argument("--elements", type=float, nargs="+", default=[1e7, 1e8])
-    parser.add_argument("--part", type=int, default=1 << 24, help="elements of a partition")
+    parser.add_argument(
+        "--part", type=int, default=1 << 24, help="elements of a partition (a run has at most 128)"
+    )
     parser.add_argument("--parameters", type=float, default=6.5e9, help="of the stage")
     parser.add_argument("--disk", type=float, default=2.0, help="GB/s of a miner's disk")
     parser.add_argument("--up", type=float, default=856.0, help="Mbit/s of a miner")

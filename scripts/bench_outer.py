@@ -3,7 +3,7 @@
 Measured of vectors of `--elements`, one partition of `--part` elements after another, on one thread:
 
     encode   beta x feedback + change, the codec, and the feedback that is left, as bf16
-    start    decode the own contribution, and subtract it from a base: the own start of a run with overlap
+    start    decode the own contribution, and the outer step with it: the own start of a run with overlap
     merge    decode three contributions, their weighted mean, and the bytes of the merged part
     apply    read the merged part, and the outer step with momentum
     memory   the most that an encoded partition needs at once beside the vector and the feedback on disk
@@ -15,10 +15,11 @@ miners, drawn by chance, merge each part, so that one fetches the contributions 
 more, merges these, and stores what comes out); the orchestrator's read of what was merged, of all stages over
 a line of `--orchestrator` Mbit/s; the download of the stage's merge; its application; and the new base and
 its start state on a disk of `--disk` GB/s, as are the encoded pseudo-gradient and the feedback, read and
-written. Encoding and merging take `--cores` cores, application and own start one, as in a miner.
+written. Encoding, own starts and merging take `--cores` cores, application one.
 
 Without overlap all of it is C: nothing else goes on. With overlap (`outer.overlap` one_epoch) C is encoding
-and the own start, and what the rest of a merge takes longer than the H steps that it goes on behind. T, the
+and the own start, whose base is read from disk, and what the rest of a merge takes longer than the H steps
+that it goes on behind; a plain mean, whose base has no momentum, is reckoned with. T, the
 seconds of a step, follows from what the Orion-100B run reports for a merge in fp32 over the same links, whose
 upload and download are 2.24 of its steps (81.8 % at H = 10, 97.8 % at H = 100). `scripts/bench_merge.py`
 holds the formula against real swarms.
@@ -35,6 +36,7 @@ import argparse
 import math
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,8 +100,13 @@ class Stage:
     stages: int = STAGES
     replicas: int = REPLICAS
     blocks_s: float = BLOCKS_S
-    momentum: bool = True
+    momentum: bool = False
     """Whether its base has one."""
+
+    @property
+    def base(self) -> int:
+        """Bytes of its base."""
+        return (8 if self.momentum else 4) * self.parameters
 
 
 def drawn_share(parts: int, miners: int, stages: int) -> float:
@@ -137,59 +144,64 @@ def change_of(elements: int, seed: int) -> Vector:
     return found
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a partition's costs are measured with; made once for partitions of one size."""
+
+    change: Vector
+    feedback: bytes
+    """As it lies on disk; empty for none."""
+    contributions: dict[str, bytes]
+    base: OuterState
+
+    @classmethod
+    def of(cls, codec: OuterCodec, size: int) -> Given:
+        """For partitions of `size` elements."""
+        outer, code = OuterSpec(codec=codec), open_delta_codec(codec)
+        changes = [change_of(size, seed) for seed in range(REPLICAS)]
+        _, left = encode_part(outer, changes[0], None)
+        feedback = b"" if left is None else write_feedback(left)
+        sent = {str(n): code.encode(each) for n, each in enumerate(changes)}
+        return cls(changes[0], feedback, sent, OuterState(changes[1], changes[2]))
+
+
 def measure(codec: OuterCodec, elements: int, part: int) -> Costs:
     """The costs of a vector of so many elements, partition by partition."""
+    sizes = [part] * (elements // part) + [elements % part] * bool(elements % part)
+    seconds: Counter[str] = Counter()
+    sent = merged = 0
+    for size in dict.fromkeys(sizes):
+        given = Given.of(codec, size)
+        for _ in range(sizes.count(size)):
+            took, data, stored = measure_part(codec, size, given)
+            seconds.update(took)
+            sent, merged = sent + len(data), merged + len(stored)
+    a_billion = {f"{name}_s": 1e9 * s / elements for name, s in seconds.items()}
+    memory = memory_of(OuterSpec(codec=codec), min(part, elements))
+    return Costs(codec.value, elements, sent / elements, merged / elements, memory_parts=memory, **a_billion)
+
+
+def measure_part(codec: OuterCodec, size: int, given: Given) -> tuple[dict[str, float], bytes, bytes]:
+    """Seconds of each piece of work, and the bytes of a contribution and of the merged part."""
     outer, code = OuterSpec(codec=codec), open_delta_codec(codec)
-    seconds = dict.fromkeys(("encode", "start", "merge", "apply"), 0.0)
-    sent = merged_size = 0
-    for first in range(0, elements, part):
-        size = min(part, elements - first)
-        changes = [change_of(size, first + replica) for replica in range(REPLICAS)]
-        _, left = encode_part(outer, changes[0], None)
-        kept = b"" if left is None else write_feedback(left)
 
-        def encode(change: Vector = changes[0], kept: bytes = kept, size: int = size) -> bytes:
-            data, rest = encode_part(outer, change, read_feedback(kept, size) if kept else None)
-            if rest is not None:
-                write_feedback(rest)
-            return data
+    def encode() -> bytes:
+        feedback = read_feedback(given.feedback, size) if given.feedback else None
+        data, rest = encode_part(outer, given.change, feedback)
+        if rest is not None:
+            write_feedback(rest)
+        return data
 
-        took, data = timed(encode)
-        seconds["encode"] += took
-        base = OuterState(changes[1], changes[2])
+    def merge() -> bytes:
+        shares = dict.fromkeys(given.contributions, 1)
+        mean = weighted_mean(shares, lambda name: code.decode(given.contributions[name], size))
+        return write_merged(codec, mean)
 
-        def start(data: bytes = data, base: OuterState = base, size: int = size) -> Vector:
-            return np.subtract(base.weights, code.decode(data, size))
-
-        took, _ = timed(start)
-        seconds["start"] += took
-        given = {str(n): code.encode(each) for n, each in enumerate(changes)}
-
-        def merge(given: dict[str, bytes] = given, size: int = size) -> bytes:
-            mean = weighted_mean(dict.fromkeys(given, 1), lambda name: code.decode(given[name], size))
-            return write_merged(codec, mean)
-
-        took, merged = timed(merge)
-        seconds["merge"] += took
-
-        def apply(merged: bytes = merged, base: OuterState = base, size: int = size) -> OuterState:
-            return outer_step(base, read_merged(codec, merged, size), 0.7, 0.9)
-
-        took, _ = timed(apply)
-        seconds["apply"] += took
-        sent, merged_size = sent + len(data), merged_size + len(merged)
-    a_billion = {name: 1e9 * s / elements for name, s in seconds.items()}
-    return Costs(
-        codec.value,
-        elements,
-        sent / elements,
-        merged_size / elements,
-        a_billion["encode"],
-        a_billion["start"],
-        a_billion["merge"],
-        a_billion["apply"],
-        memory_of(outer, min(part, elements)),
-    )
+    encode_s, data = timed(encode)
+    start_s, _ = timed(lambda: outer_step(given.base, code.decode(data, size), 0.7, 0.9))
+    merge_s, merged = timed(merge)
+    apply_s, _ = timed(lambda: outer_step(given.base, read_merged(codec, merged, size), 0.7, 0.9))
+    return {"encode": encode_s, "start": start_s, "merge": merge_s, "apply": apply_s}, data, merged
 
 
 def memory_of(outer: OuterSpec, part: int) -> float:
@@ -216,7 +228,6 @@ def merge_seconds(costs: Costs, stage: Stage, links: Links) -> dict[str, float]:
     to_store, to_fetch = sent + requests, merged_bytes(codec, size, stage.replicas) + requests
     up, down = links.up * GOODPUT, links.down * GOODPUT
     billions, feedback = size / 1e9, 2 * size if codec.has_feedback else 0
-    base = (8 if stage.momentum else 4) * size
     encode_s = billions / links.cores * costs.encode_s + (2 * feedback + sent) / links.disk
     fetch_s, merge_s = stage.replicas * to_store / down, billions / links.cores * costs.merge_s
     return {
@@ -226,7 +237,7 @@ def merge_seconds(costs: Costs, stage: Stage, links: Links) -> dict[str, float]:
         "orchestrator": stage.stages * to_fetch / (links.orchestrator * GOODPUT),
         "download": to_fetch / down,
         "apply": billions * costs.apply_s,
-        "disk": (base + STATE_BYTES * size) / links.disk,
+        "disk": (stage.base + STATE_BYTES * size) / links.disk,
     }
 
 
@@ -235,8 +246,8 @@ def idle_seconds(costs: Costs, stage: Stage, links: Links, training_s: float, ov
     parts = merge_seconds(costs, stage, links)
     if not overlap:
         return sum(parts.values())
-    critical_s = parts.pop("encode") + stage.parameters / 1e9 * costs.start_s
-    return critical_s + max(0.0, sum(parts.values()) - training_s)
+    start_s = stage.parameters / 1e9 / links.cores * costs.start_s + stage.base / links.disk
+    return parts.pop("encode") + start_s + max(0.0, sum(parts.values()) - training_s)
 
 
 def utilization(costs: Costs, stage: Stage, links: Links, steps: int, step_s: float, overlap: bool) -> float:
@@ -270,7 +281,7 @@ def utilizations(found: Iterable[Costs], parameters: int, part: int, links: Link
     step_s, rows, parts = orion_step_s(parameters, links), [], -(-parameters // part)
     share = drawn_share(parts, STAGES * REPLICAS, STAGES)
     for each in found:
-        stage = Stage(parameters, parts, share, momentum=not OuterCodec(each.codec).is_sparse)
+        stage = Stage(parameters, parts, share)
         shares = {
             f"{'overlap, ' if overlap else ''}H = {steps}": utilization(
                 each, stage, links, steps, step_s, overlap
@@ -307,7 +318,7 @@ def main() -> None:
         "--part", type=int, default=1 << 24, help="elements of a partition (a run has at most 128)"
     )
     parser.add_argument("--parameters", type=float, default=6.5e9, help="of the stage")
-    parser.add_argument("--disk", type=float, default=2.0, help="GB/s of a miner's disk")
+    parser.add_argument("--disk", type=float, default=5.0, help="GB/s of a miner's disk")
     parser.add_argument("--up", type=float, default=856.0, help="Mbit/s of a miner")
     parser.add_argument("--down", type=float, default=1322.0)
     parser.add_argument("--orchestrator", type=float, default=10_000.0, help="Mbit/s of its line")
@@ -315,8 +326,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     given = parser.parse_args()
     elements = [100_000] if given.smoke else [int(n) for n in given.elements]
-    line = [mbps * 125e3 for mbps in (given.up, given.down, given.orchestrator)]
-    links = Links(*line, disk=given.disk * 1e9, cores=given.cores)
+    up, down, orchestrator = (mbps * 125e3 for mbps in (given.up, given.down, given.orchestrator))
+    links = Links(up, down, orchestrator, given.disk * 1e9, given.cores)
     found = [measure(codec, n, given.part) for n in elements for codec in OuterCodec]
     print(costs_table(found) + "\n")
     step_s, newest = orion_step_s(given.parameters, links), {each.codec: each for each in found}

@@ -172,7 +172,8 @@ def settings(
 
 def run_row(spec: RunSpec, setting: Setting, data: Data) -> Row:
     """Train, and measure."""
-    began, curve = time.perf_counter(), []
+    began = time.perf_counter()
+    curve: list[tuple[int, float]] = []
     if setting.codec == ONE:
         loss = evaluate_model(spec, iter([train_one(spec, data.reader).state()]), data.heldout)
     else:
@@ -230,6 +231,7 @@ def main() -> None:
     parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--beta", type=float, default=0.95)
     parser.add_argument("--overlap-eta", type=float, default=0.5, help="of a plain mean with overlap")
+    parser.add_argument("--outer", nargs="+", choices=["plain", "nesterov"], default=["plain", "nesterov"])
     parser.add_argument("--codecs", nargs="+", default=list(OuterCodec), choices=list(OuterCodec))
     parser.add_argument("--curve", type=int, default=0, help="measure a base in so many on the way, too")
     parser.add_argument(
@@ -247,11 +249,13 @@ def main() -> None:
     reader = DirectoryReader(given.data_dir, manifest.content_digest())
     data, rows = Data(reader, heldout_tokens(size, reader), given.curve), []
     nesterov = given.eta, given.momentum
-    outers = [(*PLAIN, False), (given.overlap_eta, 0.0, True), (*nesterov, False), (*nesterov, True)]
+    plain = [(*PLAIN, False), (given.overlap_eta, 0.0, True)]
+    outers = {"plain": plain, "nesterov": [(*nesterov, False), (*nesterov, True)]}
+    steps = [outer for name in given.outer for outer in outers[name]]
     named = manifest.content_digest(), manifest.tokenizer.vocab_size
     for seed in range(given.first_seed, given.first_seed + given.seeds):
         periods = [2] if smoke else given.periods
-        for setting in settings(size, periods, list(dict.fromkeys(outers)), given.codecs):
+        for setting in settings(size, periods, steps, given.codecs):
             spec = run_spec(size, given.narrow, setting, seed, given.beta, *named)
             rows.append(row := run_row(spec, setting, data))
             print(f"{setting} seed {seed}: held-out {row.heldout_loss:.4f}, {row.seconds:.0f} s", flush=True)

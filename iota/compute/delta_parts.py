@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from iota.compute.commitment import byte_parts, tensor_bytes
+from iota.compute.in_order import in_order
 from iota.outer.error_feedback import encode_part
 from iota.outer.partition import Vector
 from iota.outer.short_floats import widened
@@ -33,26 +31,18 @@ class EncodedPart:
 def encoded_parts(
     outer: OuterSpec, start: Mapping[str, Tensor], final: Mapping[str, Tensor], feedback: Feedback
 ) -> Iterator[EncodedPart]:
-    """Each encoded partition of `start` - `final`, as a miner stores it, in order. As many threads as torch
-    has encode one each.
+    """Each encoded partition of `start` - `final`, as a miner stores it, in order and by several threads.
 
     Both hold a replica's weights on the CPU, of the same names, shapes and dtype; the difference is of fp32.
     """
 
-    def encoded(number: int, start_N: Vector, end_N: Vector) -> EncodedPart:
+    def encoded(given: tuple[int, tuple[Vector, Vector]]) -> EncodedPart:
+        number, (start_N, end_N) = given
         change_N = np.subtract(start_N, end_N)
         return EncodedPart(*encode_part(outer, change_N, feedback(number, change_N.size)))
 
     pairs = zip(_parts(start, outer.part_elements), _parts(final, outer.part_elements), strict=True)
-    under_way: deque[Future[EncodedPart]] = deque()
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        for number, (start_N, end_N) in enumerate(pairs):
-            under_way.append(pool.submit(encoded, number, start_N, end_N))
-            if len(under_way) == threads:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+    yield from in_order(encoded, enumerate(pairs))
 
 
 def no_feedback(number: int, elements: int) -> Vector | None:

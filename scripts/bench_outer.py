@@ -67,6 +67,8 @@ DRAWS = 50
 """Of which the busiest miner's share is the mean."""
 MERGE_STEPS = 2.24
 """Steps that a merge of Orion-100B takes: 10·(1/0.818 - 1), and 100·(1/0.978 - 1)."""
+RUN_PART = 1 << 26
+"""Elements of a partition of that stage, as `iota spec` proposes: each is merged whole."""
 STATE_BYTES = 12
 """An element of a start state on disk: a weight and two moments, fp32."""
 _T = TypeVar("_T")
@@ -276,9 +278,9 @@ def costs_table(found: list[Costs]) -> str:
     return "\n".join(text)
 
 
-def utilizations(found: Iterable[Costs], parameters: int, part: int, links: Links) -> list[dict[str, Any]]:
+def utilizations(found: Iterable[Costs], parameters: int, links: Links) -> list[dict[str, Any]]:
     """Of each codec: the seconds of its merge, and utilization at H = 10 and 100 without and with overlap."""
-    step_s, rows, parts = orion_step_s(parameters, links), [], -(-parameters // part)
+    step_s, rows, parts = orion_step_s(parameters, links), [], -(-parameters // RUN_PART)
     share = drawn_share(parts, STAGES * REPLICAS, STAGES)
     for each in found:
         stage = Stage(parameters, parts, share)
@@ -331,7 +333,7 @@ def main() -> None:
     found = [measure(codec, n, given.part) for n in elements for codec in OuterCodec]
     print(costs_table(found) + "\n")
     step_s, newest = orion_step_s(given.parameters, links), {each.codec: each for each in found}
-    rows = utilizations(newest.values(), int(given.parameters), given.part, links)
+    rows = utilizations(newest.values(), int(given.parameters), links)
     print(utilization_table(rows, step_s))
     if given.json is not None:
         told = {"numpy": np.__version__, "links": asdict(links), "parameters": given.parameters}

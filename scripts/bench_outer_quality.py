@@ -8,20 +8,23 @@ held-out loss over that row's, the mean over seeds, with the standard deviation;
 
 Two outer steps are compared: a plain mean (eta 1, no momentum) and Nesterov's (`--eta`, `--momentum`, warmed
 up as in a run). Rows with overlap begin each epoch with a replica's own start, one merge late, and have eta
-`--overlap-eta` for the plain mean: below 1, as docs/training.md says why.
+`--overlap-eta` for the plain mean: below 1, as docs/training.md says why. Rows that `--json` has already are
+not trained again.
 
     python scripts/bench_outer_quality.py --threads 1          # preset `tiny`, 200 steps, H of 10 and 50
-    python scripts/bench_outer_quality.py --narrow --seeds 3   # a model of 125,376 parameters
+    python scripts/bench_outer_quality.py --narrow --seeds 3 --json out.json    # 125,376 parameters
     python scripts/bench_outer_quality.py --smoke              # does it run at all; seconds
     python scripts/bench_outer_quality.py --narrow --steps 1200 --periods 10 --curve 10 --codecs none sparse
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,6 +50,7 @@ REPLICAS = 3
 ONE = "one replica"
 PLAIN = (1.0, 0.0)
 """eta and mu of a merge that is a mean."""
+OUTERS = ("plain", "plain-overlap", "nesterov", "nesterov-overlap")
 NARROW = {"hidden_size": 64, "layers": 2, "ffn_size": 176}
 Outer = tuple[float, float, bool]
 """eta, mu, and whether there is overlap."""
@@ -192,13 +196,13 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for setting, group in by_setting.items():
-        whole = _ratio(group, by_setting[Setting(ONE, 0, *PLAIN)])
-        none = _none_beside(setting, by_setting)
+        whole = _ratio(group, by_setting.get(Setting(ONE, 0, *PLAIN), []))
+        none = _ratio(group, _none_beside(setting, by_setting))
         loss = statistics.fmean(row.heldout_loss for row in group)
         text.append(
             f"| {setting.steps or ''} | {setting.eta:g}, {setting.momentum:g}"
             f" | {'one_epoch' if setting.overlap else ''} | {setting.codec} |"
-            f" {loss:.4f} | {whole} | {'' if none is None else _ratio(group, none)} |"
+            f" {loss:.4f} | {whole} | {none} |"
         )
     for row in rows:
         if row.curve:
@@ -207,18 +211,20 @@ def table(rows: list[Row]) -> str:
     return "\n".join(text)
 
 
-def _none_beside(setting: Setting, by_setting: Mapping[Setting, list[Row]]) -> list[Row] | None:
+def _none_beside(setting: Setting, by_setting: Mapping[Setting, list[Row]]) -> list[Row]:
     """The rows of `none` with the same H and momentum, without overlap."""
     for other, rows in by_setting.items():
         same = (other.steps, other.momentum) == (setting.steps, setting.momentum)
         if same and other.codec == OuterCodec.NONE and not other.overlap:
             return rows
-    return None
+    return []
 
 
 def _ratio(group: list[Row], plain: list[Row]) -> str:
     by_seed = {row.seed: row.heldout_loss for row in plain}
-    ratios = [100 * (row.heldout_loss / by_seed[row.seed] - 1) for row in group]
+    ratios = [100 * (row.heldout_loss / by_seed[row.seed] - 1) for row in group if row.seed in by_seed]
+    if not ratios:
+        return ""
     spread = f" ± {statistics.stdev(ratios):.1f}" if len(ratios) > 1 and any(ratios) else ""
     return f"{statistics.fmean(ratios):+.2f}{spread} %"
 
@@ -231,7 +237,7 @@ def main() -> None:
     parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--beta", type=float, default=0.95)
     parser.add_argument("--overlap-eta", type=float, default=0.5, help="of a plain mean with overlap")
-    parser.add_argument("--outer", nargs="+", choices=["plain", "nesterov"], default=["plain", "nesterov"])
+    parser.add_argument("--outer", nargs="+", choices=OUTERS, default=OUTERS)
     parser.add_argument("--codecs", nargs="+", default=list(OuterCodec), choices=list(OuterCodec))
     parser.add_argument("--curve", type=int, default=0, help="measure a base in so many on the way, too")
     parser.add_argument(
@@ -247,22 +253,36 @@ def main() -> None:
     size = replace(size, sequences=max(1, size.sequences // 2), sequence_length=length)
     manifest = prepare_data("stdlib", "bytes", given.data_dir, lambda text: print(text, flush=True))
     reader = DirectoryReader(given.data_dir, manifest.content_digest())
-    data, rows = Data(reader, heldout_tokens(size, reader), given.curve), []
+    data = Data(reader, heldout_tokens(size, reader), given.curve)
     nesterov = given.eta, given.momentum
-    plain = [(*PLAIN, False), (given.overlap_eta, 0.0, True)]
-    outers = {"plain": plain, "nesterov": [(*nesterov, False), (*nesterov, True)]}
-    steps = [outer for name in given.outer for outer in outers[name]]
+    outers = {
+        "plain": (*PLAIN, False), "plain-overlap": (given.overlap_eta, 0.0, True),
+        "nesterov": (*nesterov, False), "nesterov-overlap": (*nesterov, True),
+    }  # fmt: skip
     named = manifest.content_digest(), manifest.tokenizer.vocab_size
+    about = {"size": asdict(size), "narrow": given.narrow, "torch": torch.__version__}
+    rows = [] if given.json is None else read_rows(given.json, about)
     for seed in range(given.first_seed, given.first_seed + given.seeds):
         periods = [2] if smoke else given.periods
-        for setting in settings(size, periods, steps, given.codecs):
+        for setting in settings(size, periods, [outers[name] for name in given.outer], given.codecs):
+            if any((row.setting, row.seed) == (setting, seed) for row in rows):
+                continue
             spec = run_spec(size, given.narrow, setting, seed, given.beta, *named)
             rows.append(row := run_row(spec, setting, data))
             print(f"{setting} seed {seed}: held-out {row.heldout_loss:.4f}, {row.seconds:.0f} s", flush=True)
             if given.json is not None:
-                found = {"size": asdict(size), "narrow": given.narrow, "torch": torch.__version__}
-                write_json(given.json, {**found, "rows": [asdict(row) for row in rows]})
+                write_json(given.json, {**about, "rows": [asdict(row) for row in rows]})
     print("\n" + table(rows))
+
+
+def read_rows(file: Path, about: Mapping[str, object]) -> list[Row]:
+    """The rows that a run before has left; raises SystemExit if they are of another size."""
+    if not file.exists():
+        return []
+    found = json.loads(file.read_bytes())
+    if {name: found[name] for name in about} != json.loads(json.dumps(about)):
+        raise SystemExit(f"{file} has rows of another size: give another file")
+    return [Row(**{**row, "setting": Setting(**row["setting"])}) for row in found["rows"]]
 
 
 if __name__ == "__main__":

@@ -163,7 +163,8 @@ async def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         server = await internet.host("server")
         enter(server.namespace)
         hosts = {name: await internet.host(name) for name in miner_names(REPLICAS)}
-        for row in [SMOKE] if given.smoke else ROWS:
+        rows = [row for row in ROWS if given.only in (None, row.codec)]
+        for row in [SMOKE] if given.smoke else rows:
             found.append(await run_row(row, given.dir / row.codec, server, hosts))
             if given.json is not None:
                 write_json(given.json, found)
@@ -193,6 +194,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--only", choices=[row.codec.value for row in ROWS])
     parser.add_argument("--dir", type=Path, default=Path("runs/bench-merge"), help="runs and logs")
     parser.add_argument("--json", type=Path, help="write everything to this file")
     given = parser.parse_args()

@@ -9,8 +9,9 @@ Ops take a set time, so that each replica has a contribution, and the base that 
 store before the epoch ends. The first merge is left out: miners measure their lines before it.
 
 The formula is `merge_seconds` of bench_outer.py with this swarm's parameters, parts, replicas, lines, block
-time and draws of mergers, and with encode, merge and apply rates that are measured here. It knows nothing of
-the swarm's own times. Lines are so thin that bytes are most of a merge, in both codecs.
+time and draws of mergers, and with encode, merge and apply rates that are measured here. What reports, events
+and COMMITs take is not in it: *messages* is the difference of a merge of the same swarm on lines that are no
+limit. Lines are so thin that bytes are most of a merge, in both codecs.
 
     python scripts/bench_merge.py --json merge.json      # needs root and /dev/net/tun; a quarter of an hour
     python scripts/bench_merge.py --smoke                # does it run at all; a minute
@@ -26,7 +27,7 @@ import shutil
 import statistics
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,33 @@ def merges_of(run: Path, epochs: int, parts: int) -> list[Merge]:
     ]
 
 
-async def run_row(row: Row, folder: Path, server: Host, hosts: dict[str, Host]) -> dict[str, Any]:
-    """Run the swarm; what was measured, and what the formula says."""
+@dataclass(frozen=True)
+class Measured:
+    """A swarm's merges, and what the formula says of their parts."""
+
+    parameters: int
+    parts: int
+    merges: list[Merge]
+    formula: dict[str, float]
+    """The mean over the merges."""
+
+    @property
+    def seconds(self) -> float:
+        """Of a merge, the mean."""
+        return statistics.fmean(merge.seconds for merge in self.merges)
+
+    @property
+    def formula_s(self) -> float:
+        """What the formula says."""
+        return sum(self.formula.values())
+
+
+async def run_swarm(row: Row, shaped: bool, folder: Path, server: Host, hosts: dict[str, Host]) -> Measured:
+    """Run a swarm, on the row's lines or on such as are no limit."""
     up, down = row.up_mbps * PER_MBPS, row.up_mbps * PER_MBPS * UP_DOWN
     for host in hosts.values():
-        await host.shape(Shape(up, delay_s=DELAY_S), Shape(down, delay_s=DELAY_S))
+        rates = (up, down) if shaped else (None, None)
+        await host.shape(*(Shape(rate, delay_s=DELAY_S) for rate in rates))
     shutil.rmtree(folder, ignore_errors=True)
     swarm = WanSwarm(
         folder, options_of(row, up / 2), server, hosts, PACE,
@@ -140,6 +163,8 @@ async def run_row(row: Row, folder: Path, server: Host, hosts: dict[str, Host]) 
         taken = merges_of(swarm.run_dir.root, row.epochs, len(sizes))
     costs = await asyncio.to_thread(measure, row.codec, sum(sizes), row.part_elements)
     links = Links(up, down, orchestrator=math.inf, disk=math.inf, cores=1)
+    if not shaped:
+        links = replace(links, up=math.inf, down=math.inf)
     blocks_s, momentum = spec.audit.seal_blocks * BLOCK_TIME_S, bool(spec.outer.momentum)
     formulas = [
         merge_seconds(
@@ -148,11 +173,17 @@ async def run_row(row: Row, folder: Path, server: Host, hosts: dict[str, Host]) 
         for merge in taken
     ]
     parts = {name: statistics.fmean(each[name] for each in formulas) for name in formulas[0]}
+    return Measured(sum(sizes), len(sizes), taken, parts)
+
+
+async def run_row(row: Row, folder: Path, server: Host, hosts: dict[str, Host]) -> dict[str, Any]:
+    """What was measured, and what the formula says."""
+    free = await run_swarm(replace(row, steps=1), False, folder, server, hosts)
+    found = await run_swarm(row, True, folder, server, hosts)
+    messages_s = free.seconds - free.formula_s
     return {
-        "row": asdict(row), "parameters": sum(sizes), "parts": len(sizes),
-        "merges": [asdict(merge) for merge in taken],
-        "measured_s": statistics.fmean(merge.seconds for merge in taken),
-        "formula": parts, "formula_s": sum(parts.values()),
+        "row": asdict(row), **asdict(found), "free": asdict(free), "measured_s": found.seconds,
+        "messages_s": messages_s, "formula_s": found.formula_s + messages_s,
     }  # fmt: skip
 
 
@@ -179,12 +210,13 @@ def table(found: list[dict[str, Any]]) -> str:
     ]
     for each in found:
         codec, up = each["row"]["codec"], each["row"]["up_mbps"]
+        told = each["formula"] | {"messages": each["messages_s"]}
         taken = ", ".join(f"{merge['seconds']:.1f}" for merge in each["merges"])
         text.append(
             f"| `{codec}` | {each['parameters']:,}, {each['parts']} | {up:g}/{up * UP_DOWN:.1f}"
             f" | {taken} | {each['measured_s']:.1f}"
             f" | {each['formula_s']:.1f} ({100 * (each['formula_s'] / each['measured_s'] - 1):+.0f} %)"
-            f" | {', '.join(f'{name} {s:.1f}' for name, s in each['formula'].items())} |"
+            f" | {', '.join(f'{name} {s:.1f}' for name, s in told.items())} |"
         )
     return "\n".join(text)
 

@@ -73,6 +73,7 @@ from iota.model.updates import (
     weight_decay,
 )
 from iota.objects.delta_sizes import unit
+from iota.outer.fixed_sums import fixed_sum, products
 from iota.outer.partition import Vector
 from iota.spec import Moments, OptimizerKind, RunSpec, StateRule
 
@@ -111,7 +112,7 @@ class Bound:
         own = part[self.start : self.stop]
         if max(float(own.max()), -float(own.min())) > self.element:
             return False
-        return self.norm == math.inf or _square_sum(own) <= self.norm * self.norm
+        return self.norm == math.inf or fixed_sum(products(own, own)) <= self.norm * self.norm
 
 
 @dataclass(frozen=True)
@@ -345,14 +346,3 @@ def _growth(spec: RunSpec, epoch: int, decay: float) -> tuple[_Way, _Way]:
 def _coarse(bound: float) -> float:
     """`bound` with `ROUNDING`, to four digits: machines whose cosines differ in the last bit agree on it."""
     return float(f"{bound * ROUNDING:.4g}")
-
-
-def _square_sum(vector: Vector) -> float:
-    """The sum of squares in float64, in a fixed order of elementwise operations: the same bits everywhere."""
-    squares = vector.astype(np.float64)
-    np.multiply(squares, squares, out=squares)
-    while squares.size > 1:
-        half = (squares.size + 1) // 2
-        squares[: squares.size - half] += squares[half:]
-        squares = squares[:half]
-    return float(squares[0])

@@ -29,7 +29,11 @@ BytesChange = Callable[[RunSpec, bytes], bytes]
 """What is stored in place of an encoded partition."""
 LATE_S: Final = 45.0
 """Longer than anybody is waited for once others are there."""
-NAN: Final = {OuterCodec.NONE: b"\x00\x00\xc0\x7f", OuterCodec.INT8: b"\xc0\x7f", OuterCodec.SPARSE: b"\xc0\x7f"}
+NAN: Final = {
+    OuterCodec.NONE: b"\x00\x00\xc0\x7f",
+    OuterCodec.INT8: b"\xc0\x7f",
+    OuterCodec.SPARSE: b"\xc0\x7f",
+}
 """A NaN of the form that an encoded partition begins with."""
 
 
@@ -140,5 +144,3 @@ def forged_feedback() -> None:
 
     DeltaFiles.write = write  # type: ignore[method-assign]
     run_miner()
-
-

@@ -1,13 +1,13 @@
 """Which contributions to a merge go against the others: their direction is that of the others, reversed.
 
 A pseudo-gradient at full size passes its bounds in any direction. Replicas of a stage, from one base, move
-mostly the same way: so who goes clearly the other way, against the mean of the others by tokens, is left out. It
+mostly the same way: who goes clearly the other way, against the mean of the others by tokens, is left out. It
 is no proof of a lie, and nobody is charged for it: audits say who lied.
 
-"Clearly": the cosine is below `-LEAST`, and the scalar product is beyond what signs drawn at random would give
-but for a chance of 1e-9, whatever the sizes of the elements. The one that is furthest the other way is left out
-first, and the others are looked at again without it: what it adds to their means may have hidden them, or shown
-them in a false light. More than half always stay; of two nobody can say which one is right.
+"Clearly": the cosine is below `-LEAST`, and the scalar product is beyond what signs drawn at random give but
+for a chance of 1e-9, whatever the sizes of the elements. The one that is furthest the other way is left out
+first, and the others are looked at again without it: what it adds to their means may have hidden them, or
+shown them in a false light. More than half always stay; of two nobody can say which one is right.
 
 It is computed of a sample: every so many blocks of a partition, from one on that follows from the digests of
 all contributions. Who makes one does not know those of the others, and so not which blocks are looked at.
@@ -24,9 +24,11 @@ from blake3 import blake3
 
 from iota.outer.fixed_sums import fixed_sum, products
 from iota.outer.partition import Vector
+from iota.spec import OuterCodec
 
-LEAST: Final = 0.1
-"""Cosine beyond which it is clear: honest replicas' are above 0 while a model learns (docs/training.md)."""
+LEAST: Final = {OuterCodec.NONE: 0.3, OuterCodec.INT8: 0.3, OuterCodec.SPARSE: 0.15}
+"""Cosine beyond which it is clear. Of honest replicas that learn nothing it was 0.19 at the most, and 0.08 with
+`sparse`, whose elements that two replicas have in common are few (docs/training.md)."""
 DEVIATIONS: Final = 6.0
 """The scalar product is so many standard deviations below 0, for signs that are drawn at random."""
 BLOCK: Final = 4096
@@ -48,7 +50,7 @@ def sampled(part_N: Vector, start: int) -> Vector:
     return blocks_CB[start % step :: step].reshape(-1)
 
 
-def opposed(samples: Mapping[str, Vector], tokens: Mapping[str, int]) -> list[str]:
+def opposed(codec: OuterCodec, samples: Mapping[str, Vector], tokens: Mapping[str, int]) -> list[str]:
     """Those of the contributions that go clearly against the others, in the order in which they are left out.
 
     `samples` are of one length.
@@ -61,7 +63,7 @@ def opposed(samples: Mapping[str, Vector], tokens: Mapping[str, int]) -> list[st
             for hotkey in left:
                 sum_N += samples[hotkey] * shares[hotkey]
             worst = min((_cosine(samples[h], sum_N - samples[h] * shares[h]), h) for h in left)
-        if worst[0] > -LEAST:
+        if worst[0] > -LEAST[codec]:
             break
         found.append(worst[1])
         left.remove(worst[1])

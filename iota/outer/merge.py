@@ -55,7 +55,8 @@ def merge_part(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
             left_out[hotkey] = part
         else:
             samples[hotkey] = sampled(part, start)
-    left_out |= dict.fromkeys(opposed(samples, {h: c.tokens for h, c in by_hotkey.items()}), LeftOut.OPPOSED)
+    all_tokens = {hotkey: each.tokens for hotkey, each in by_hotkey.items()}
+    left_out |= dict.fromkeys(opposed(spec.outer.codec, samples, all_tokens), LeftOut.OPPOSED)
 
     def given(hotkey: str) -> Vector:
         return codec.decode(read(by_hotkey[hotkey]) or b"", elements)

@@ -1,9 +1,9 @@
-"""How long a stage's pseudo-gradients are waited for: who was slow before has less time, and size sets the least.
+"""How long a stage's pseudo-gradients are waited for: who was slow before has less time.
 
-Once a quorum is there, the others have a multiple of the time that it took. Who comes long after it, or not at
-all, has a smaller multiple in the next epochs, whichever of its owner's workers it is: one that is slow on
-purpose holds up one epoch in so many. Nobody has less than its bytes take on the slowest line that a miner may
-have, so that those who are quick do not shut out others by it.
+Once a quorum is there, the others have a multiple of the time that it took. Who comes long after it, or not
+at all, has a smaller multiple in the next epochs, whichever of its owner's workers it is: one that is slow on
+purpose holds up one epoch in so many. Nobody has less than its bytes take on the slowest line that a miner
+may have, so that those who are quick do not shut out others by it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENCODED_A_SECOND: Final = 1e8
 """Bytes of fp32 that a replica encodes a second, at the least: one slow core does six times as many
 (`scripts/bench_outer.py`)."""
 PATIENT: Final = (20.0, 10.0)
-"""Seconds, and times what the quorum took: whichever is longer bounds the wait for who was not slow of late."""
+"""Seconds, and times what the quorum took: the longer one bounds the wait for who was not slow of late."""
 SHORT: Final = (5.0, 3.0)
 """The same of the wait for who was, which nobody's is shorter than."""
 SLOW_EPOCHS: Final = 8
@@ -36,7 +36,7 @@ def sent_s(run: RunState, stage: int) -> float:
 def delta_limit_s(run: RunState, stage: int) -> float:
     """How long a stage's pseudo-gradients are waited for: as measured, and at least as their size demands.
 
-    Who restarted from its disk repeats its epoch first, where it was not slow of late.
+    Who restarted from its disk repeats its epoch first, if it was not slow of late.
     """
     merge = run.current.merges[stage]
     awaited = [run.members[hotkey] for hotkey in merge.awaited]

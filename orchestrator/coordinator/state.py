@@ -211,7 +211,7 @@ class RunState:
     slow_givers: dict[str, int] = field(default_factory=dict)
     """owner -> the last epoch in which its workers' pseudo-gradients are waited for shortly."""
     slow_mergers: dict[str, int] = field(default_factory=dict)
-    """owner -> the last epoch in which its workers are drawn last to merge, since one was late with a part."""
+    """owner -> the last epoch in which its workers are drawn last to merge: one was late with a part."""
     head: Head = field(default_factory=Head)
     owners: Owners = field(default_factory=Owners)
     bases: Bases = field(default_factory=Bases)

@@ -1,4 +1,4 @@
-"""How long merges wait for pseudo-gradients, in virtual time: who is slow on purpose, and who is slow and honest."""
+"""How long merges wait, in virtual time: for who is slow on purpose, and who is slow and honest."""
 
 from __future__ import annotations
 

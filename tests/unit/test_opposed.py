@@ -89,21 +89,21 @@ def test_nobody_honest_is_left_out(codec: OuterCodec, count: int, likeness: floa
 
 def test_of_two_nobody_can_say_which_one_is_right() -> None:
     parts, _ = flipped(replicas(2, likeness=0.9), 1)
-    assert opposed(parts, equal(parts)) == []
+    assert opposed(OuterCodec.NONE, parts, equal(parts)) == []
 
 
 def test_more_than_half_always_stay() -> None:
     parts, _ = flipped(replicas(4, likeness=0.9), 0, 1)
-    assert len(opposed(parts, equal(parts))) == 1
+    assert len(opposed(OuterCodec.NONE, parts, equal(parts))) == 1
     parts, _ = flipped(replicas(7, likeness=0.9), 0, 1, 2, 3)
-    assert len(opposed(parts, equal(parts))) == 3
+    assert len(opposed(OuterCodec.NONE, parts, equal(parts))) == 3
 
 
 def test_who_did_little_is_not_left_out_because_a_liar_did_much() -> None:
     """Of three, the liar and one honest replica did most of the work; the third joined late."""
     parts, liars = flipped(replicas(3, likeness=0.3), 1)
     tokens = {fake_hotkey(0): 45, fake_hotkey(1): 45, fake_hotkey(2): 10}
-    assert set(opposed(parts, tokens)) == liars
+    assert set(opposed(OuterCodec.NONE, parts, tokens)) == liars
 
 
 def test_a_few_large_elements_are_not_clear() -> None:
@@ -111,21 +111,21 @@ def test_a_few_large_elements_are_not_clear() -> None:
     parts = replicas(3, likeness=0.0)
     for number, part in enumerate(parts.values()):
         part[0] = 1.0 if number else -1.0
-    assert opposed(parts, equal(parts)) == []
+    assert opposed(OuterCodec.NONE, parts, equal(parts)) == []
 
 
 def test_a_small_one_that_is_reversed_is_seen_and_zeros_are_not() -> None:
     parts, liars = flipped(replicas(3, likeness=0.5), 2)
     parts[fake_hotkey(2)] *= np.float32(1e-6)
-    assert set(opposed(parts, equal(parts))) == liars
+    assert set(opposed(OuterCodec.NONE, parts, equal(parts))) == liars
     parts[fake_hotkey(2)] *= np.float32(0)
-    assert opposed(parts, equal(parts)) == []
+    assert opposed(OuterCodec.NONE, parts, equal(parts)) == []
 
 
 def test_values_that_overflow_are_clear_of_nobody() -> None:
     parts = {hotkey: part * np.float32(5e40) for hotkey, part in replicas(3, likeness=0.5).items()}
     parts[fake_hotkey(0)] *= np.float32(-1)
-    assert set(opposed(parts, equal(parts))) <= {fake_hotkey(0)}
+    assert set(opposed(OuterCodec.NONE, parts, equal(parts))) <= {fake_hotkey(0)}
 
 
 def test_a_sample_is_of_blocks_that_follow_from_all_digests() -> None:

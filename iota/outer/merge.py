@@ -38,9 +38,9 @@ class MergedPart:
 
 
 def merge_part(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
-    """Merge one partition: the weighted mean, by tokens, of the contributions that are within their bounds.
+    """Merge one partition: the mean, by tokens and steps, of the contributions that are within their bounds.
 
-    Who goes clearly against the others is left out too. Shares are renormalised over those that stay; if none
+    Who goes clearly against the others is left out too. The weights are those of the ones that stay; if none
     does, the result is zeros. `read` is called up to twice for each contribution; one is held at a time, and
     a sample of each.
     """
@@ -62,7 +62,8 @@ def merge_part(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
         return codec.decode(read(by_hotkey[hotkey]) or b"", elements)
 
     tokens = {hotkey: each.tokens for hotkey, each in by_hotkey.items() if hotkey not in left_out}
-    merged = open_merge_rule()(tokens, given) if tokens else np.zeros(elements, np.float32)
+    steps = {h: max(1, spec.schedule.steps - by_hotkey[h].joined) for h in tokens}
+    merged = open_merge_rule()(tokens, given, steps) if tokens else np.zeros(elements, np.float32)
     return MergedPart(write_merged(spec.outer.codec, merged), dict(sorted(left_out.items())))
 
 

@@ -51,7 +51,7 @@ def delta_limit_s(run: RunState, stage: int) -> float:
 
 
 def may_be_late(run: RunState, merge: StageMerge) -> bool:
-    """Whether the wait may be over: a bound that costs nothing, before `delta_limit_s` looks at each member."""
+    """Whether the wait may be over, without a look at each member as in `delta_limit_s`."""
     if merge.quorum_s is None:
         return run.now > merge.since + run.deadlines.merge.seconds
     return run.now > merge.since + max(SHORT[0], SHORT[1] * merge.quorum_s)

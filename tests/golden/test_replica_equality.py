@@ -1,4 +1,4 @@
-"""Replicas that merge, against plain trainers in one process: to the bit, also where a contribution is missing."""
+"""Replicas that merge, against plain trainers in one process, to the bit: also without a contribution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replicas of every stage in one process, merged by the product's own code from encoded bytes; and a plain reference.
+"""Replicas of every stage in one process, merged from encoded bytes by the product's code; a plain reference.
 
 Replicas may join late, and may give nothing.
 """
@@ -31,7 +31,7 @@ from tests.support.small_runs import EnginePipeline
 
 
 class Replicas:
-    """`count` replicas of each stage. Replica r of a run of R takes microbatches r, r + R and so on of a step."""
+    """`count` replicas of each stage, R in all: replica r takes microbatches r, r + R and so on of a step."""
 
     def __init__(self, spec: RunSpec, batches: Batches, count: int) -> None:
         self.spec, self.count = spec, count
@@ -77,7 +77,7 @@ class Replicas:
     def _merged(
         self, epoch: int, stage: int, given: Mapping[int, list[bytes]], joined: Mapping[int, int]
     ) -> Vector:
-        spec, data, parts = self.spec, {}, len(next(iter(given.values())))
+        spec, parts = self.spec, len(next(iter(given.values())))
         merged = []
         for part in range(parts):
             data = {fake_hotkey(number): own[part] for number, own in given.items()}
@@ -94,7 +94,7 @@ class Replicas:
             ]
             contributions.sort(key=lambda each: each.hotkey)
             assign = MergeAssign(epoch=epoch, stage=stage, part=part, contributions=tuple(contributions))
-            found = merge_part(spec, assign, lambda each: data[each.hotkey])
+            found = merge_part(spec, assign, lambda each, data=data: data[each.hotkey])
             self.left_out.append(found.left_out)
             merged.append(found.data)
         return read_merged_stage(spec, stage, merged)

@@ -74,7 +74,7 @@ class MergeAudits:
         return merged + [(accused.miner, _accusation(accused)) for accused in self._charged(at)]
 
     def _charged(self, at: At) -> list[LeftOutRecord]:
-        """Who is judged by this part. To go against the others is no fault; mergers are judged all the same."""
+        """Who is judged by this part. To go against the others is no fault; mergers are judged even so."""
         return [accused for accused in self._accused[at] if accused.why is not LeftOut.OPPOSED]
 
     def base_tasks(self) -> list[tuple[str, AuditTask]]:

@@ -55,7 +55,8 @@ def opposed(codec: OuterCodec, samples: Mapping[str, Vector], tokens: Mapping[st
 
     `samples` are of one length.
     """
-    total, left, found = sum(tokens[hotkey] for hotkey in samples), sorted(samples), []
+    total, left = sum(tokens[hotkey] for hotkey in samples), sorted(samples)
+    found: list[str] = []
     shares = {hotkey: np.float32(tokens[hotkey] / total) for hotkey in left} if total else {}
     while total and len(left) > 2 and 2 * (len(found) + 1) < len(samples):
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is clear of nobody

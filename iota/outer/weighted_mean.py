@@ -1,9 +1,9 @@
 """`weighted-mean`: the mean of one partition, weighted by tokens and bitwise equal on every machine.
 
 With tokens t and steps n of each replica the merge is the sum of w D, w = min(1, t·max(n) / sum of t·n).
-Where all made the same steps that is the mean by tokens. Who joined late has changed its weights less: as a mean by
-tokens the merge would be smaller the more of them there are. This one is as large as that of a replica with
-the most steps, whoever else is in it, and nobody's change is enlarged.
+Where all made the same steps that is the mean by tokens. Who joined late has changed its weights less: as
+a mean by tokens the merge would be smaller the more of them there are. This one is as large as the change of
+a replica with the most steps, whoever else is in it, and nobody's change is enlarged.
 """
 
 from __future__ import annotations

@@ -215,6 +215,10 @@ class RunState:
     contested: dict[str, PartMerge] = field(default_factory=dict)
     """merger -> the first agreed part, of an epoch with open audits, that it signed otherwise. The
     orchestrator merges it to see who is wrong: one for each merger, since who is wrong is drawn no more."""
+    slow_givers: dict[str, int] = field(default_factory=dict)
+    """owner -> the last epoch in which its workers' pseudo-gradients are waited for shortly."""
+    slow_mergers: dict[str, int] = field(default_factory=dict)
+    """owner -> the last epoch in which its workers are drawn last to merge: one was late with a part."""
     head: Head = field(default_factory=Head)
     owners: Owners = field(default_factory=Owners)
     bases: Bases = field(default_factory=Bases)

@@ -1,0 +1,254 @@
+"""Swarms whose processes are killed at points of their merges, and what must hold of them afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Self
+
+from iota.swarm.options import SwarmOptions
+from iota.swarm.preparation import miner_names
+from iota.swarm.processes import Program
+from orchestrator.coordinator import Coordinator
+from orchestrator.journal import read_journal
+from tests.support.held_process import held
+from tests.support.live_swarm import ORCHESTRATOR, STORE, VALIDATOR, LiveSwarm, Status, tiny
+from tests.support.merge_points import Board, Hit, Kill, Victim
+
+STEPS: Final = 2
+PART_ELEMENTS: Final = 60_000
+"""So that each stage has some parts: each miner is drawn for several."""
+_LEDGER: Final = "ledger"
+
+
+def options(codec: str, epochs: int, replicas: int = 1, **outer: Any) -> SwarmOptions:
+    """A run whose epochs end after seconds; all of its segments are audited.
+
+    With one replica a stage its bits do not depend on how quick each replica is.
+    """
+    values = {
+        "outer": {"codec": codec, "part_elements": PART_ELEMENTS, **outer},
+        "audit": {"commit_every": 1, "window_steps": STEPS, "deadline_s": 120},
+    }
+    stages = {1: 3, 2: 2}[replicas]
+    return tiny(
+        stages=stages,
+        replicas=replicas,
+        epochs=epochs,
+        steps_per_epoch=STEPS,
+        microbatches=2 * replicas,
+        values=values,
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run came to."""
+
+    status: Status
+    hits: list[Hit]
+    coordinator: Coordinator
+    """By the journal alone."""
+    outcomes: dict[tuple[str, str], int]
+    """Verdicts of the validator's database by (audit, outcome)."""
+    weights: dict[str, float]
+    """The last weights by name of miner."""
+    bases: dict[str, str]
+    """The digest of the last base on the disk of each miner."""
+    logs: dict[str, str]
+    accusations: list[Path]
+    """Files of evidence that miners have against the orchestrator."""
+
+
+class KilledSwarm(LiveSwarm):
+    """A swarm with a validator; in the merge of epoch n `kills[n]` happens."""
+
+    def __init__(
+        self,
+        root: Path,
+        options: SwarmOptions,
+        kills: Sequence[Kill] = (),
+        entries: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(root / "run", options, validator=True, entries=entries, in_order=True)
+        self.kills, self.board, self.seen = kills, Board(root / "board"), set[Hit]()
+        self.board.write(kills, STEPS)
+
+    async def __aenter__(self) -> Self:
+        self._killing = asyncio.create_task(self._kill_all())
+        return await super().__aenter__()
+
+    async def __aexit__(self, *given: object) -> None:
+        self._killing.cancel()
+        await super().__aexit__(*given)
+        with suppress(asyncio.CancelledError):
+            await self._killing
+
+    async def start(self, program: Program) -> None:
+        plain = program.name == _LEDGER
+        await super().start(program if plain else held(program, self.board.folder))
+
+    async def _kill_all(self) -> None:
+        while True:
+            for hit in self.board.hits():
+                if hit not in self.seen:
+                    self.seen.add(hit)
+                    await self._kill(hit)
+            await asyncio.sleep(0.01)
+
+    async def _kill(self, hit: Hit) -> None:
+        victim = self.board.killed(hit.epoch)
+        if victim is None:
+            victim = self._victim(hit, self.kills[hit.epoch].victim)
+            self.board.kill(hit, victim)
+        await self.kill(victim)
+        self.board.go_on(hit)
+        await self.restart(victim)
+
+    def _victim(self, hit: Hit, victim: Victim) -> str:
+        names = miner_names(self.miners)
+        about = self.name_of(hit.about) if hit.about else hit.name
+        concerned = about if about in names else names[0]
+        match victim:
+            case Victim.CONCERNED:
+                return concerned
+            case Victim.OTHER:  # of the same stage, if that has another
+                replicas, stages = self.spec.layout.replicas, self.spec.layout.stages
+                return names[(names.index(concerned) + (stages if replicas > 1 else 1)) % len(names)]
+            case Victim.ORCHESTRATOR:
+                return ORCHESTRATOR
+            case Victim.VALIDATOR:
+                return VALIDATOR
+            case Victim.STORE:
+                return STORE
+
+    async def ended(self, timeout_s: float = 280.0) -> Ended:
+        """Wait for the run's end, and the validator's."""
+        waiting = asyncio.create_task(self._ended(timeout_s))
+        await asyncio.wait([waiting, self._killing], return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            waiting.cancel()
+            await self._killing  # raises why it ended
+        return await waiting
+
+    async def _ended(self, timeout_s: float) -> Ended:
+        await self.finished(timeout_s)
+        await self.validator_done(60)
+        status = await self.finished()
+        for name in miner_names(self.miners):
+            await asyncio.wait_for(asyncio.shield(self.running[name].ended), 30)
+        await self.kill(ORCHESTRATOR)
+        keys = {key: name for name, key in self.crew.addresses.items()}
+        [weights] = status["weights"].values()
+        last = str(self.spec.schedule.epochs)
+        miners = {name: self.run_dir.node(name) for name in miner_names(self.miners)}
+        return Ended(
+            status,
+            self.board.hits(),
+            read_journal(self.run_dir.journal),
+            _outcomes(self.run_dir.node(VALIDATOR)),
+            {keys[hotkey]: weight for hotkey, weight in weights.items()},
+            {name: _base_on(root / "base" / last) for name, root in miners.items()},
+            {path.stem: path.read_text() for path in self.run_dir.logs.glob("*.log")},
+            [path for root in miners.values() for path in (root / "evidence").glob("*")],
+        )
+
+
+async def killed_run(root: Path, options: SwarmOptions, kills: Sequence[Kill] = ()) -> Ended:
+    """One run to its end; fails where a kill did not happen."""
+    async with KilledSwarm(root, options, kills) as swarm:
+        ended = await swarm.ended()
+    missed = [kill for epoch, kill in enumerate(kills) if epoch not in {hit.epoch for hit in ended.hits}]
+    assert not missed, f"never reached: {missed}"
+    return ended
+
+
+def check(ended: Ended, plain: Ended, options: SwarmOptions) -> None:
+    """Nothing is lost, nothing counts twice, and no honest node is accused: as in `plain`, the run without kills.
+
+    With one replica a stage all bits are those of `plain`.
+    """
+    check_whole(ended, options)
+    status, before = ended.status, plain.status
+    assert status["receipts"] == before["receipts"]
+    assert ended.weights.keys() == plain.weights.keys()
+    assert all(ended.weights[name] > 0.9 * weight for name, weight in plain.weights.items()), ended.weights
+    if options.replicas == 1:
+        assert status["losses"] == before["losses"]
+        assert status["heldout"] == before["heldout"]
+        assert status["bases"] == before["bases"]
+
+
+def check_whole(ended: Ended, options: SwarmOptions, *, honest: bool = True) -> None:
+    """What must hold of a run by itself. `honest`: nobody in it has lied."""
+    status = ended.status
+    assert options.epochs and options.microbatches and options.sequences and options.sequence_length
+    planned = options.epochs * STEPS * options.microbatches
+    assert not status["internal_errors"]
+    assert (status["settled"], status["dropped"]) == (planned, 0)
+    assert status["tokens"] == planned * options.sequences * options.sequence_length
+    assert [name for name, log in ended.logs.items() if "Traceback" in log] == []
+    assert not ended.accusations
+    if honest:
+        assert not status["named"]
+        assert {outcome for _, outcome in ended.outcomes} == {"pass"}, ended.outcomes
+        assert all(member["withdrawn"] == 0 for member in status["members"])
+        _check_bases(ended)
+        _check_merges(ended)
+
+
+def _check_bases(ended: Ended) -> None:
+    """All replicas of a stage hold the last base of their stage."""
+    expected = {base["stage"]: base["digest"] for base in ended.status["bases"]}
+    for number, (_, held_digest) in enumerate(sorted(ended.bases.items())):
+        assert held_digest == expected[number % len(expected)]
+
+
+def _check_merges(ended: Ended) -> None:
+    """Each replica of each stage is once in each merge, by all that it has counted, and two mergers agree."""
+    state = ended.coordinator.state
+    assert state.epochs
+    for epoch in state.epochs.values():
+        for stage, merge in enumerate(epoch.merges):
+            there = {m.hotkey for m in state.miners(stage)}
+            assert merge.deltas.keys() == there
+            assert not merge.left_out
+            for part in merge.parts:
+                tokens = sum(each.tokens for each in part.assign.contributions)
+                steps = state.spec.schedule.steps * state.spec.schedule.microbatches
+                assert tokens == state.spec.data.tokens * steps
+                assert len({part.outputs[hotkey] for hotkey in part.outputs}) == 1
+                assert len(part.outputs) == 2
+    assert all(not member.charged for member in state.members.values())
+
+
+def _outcomes(folder: Path) -> dict[tuple[str, str], int]:
+    [path] = folder.glob("*/validator.sqlite")
+    found: dict[tuple[str, str], int] = {}
+    with closing(sqlite3.connect(path)) as database:
+        for (text,) in database.execute("SELECT json FROM verdicts"):
+            verdict = json.loads(text)
+            at = (verdict["audit"], verdict["outcome"])
+            found[at] = found.get(at, 0) + 1
+    return found
+
+
+def _base_on(folder: Path) -> str:
+    """The digest of a base as a miner's disk has it."""
+    from iota.outer.base_values import BaseRoots
+
+    start, rest = (folder / "digest").read_text().split(" ")
+    return BaseRoots(start, rest).digest
+
+
+def groups(points: Sequence[Any], victim: Victim, size: int, *, again: bool = False) -> Iterator[list[Kill]]:
+    """The kills of one victim at all points, for runs of so many merges."""
+    ends = [*range(0, len(points), size), len(points)]
+    for start, end in pairwise(ends):
+        yield [Kill(point, victim, again) for point in points[start:end]]

@@ -59,9 +59,9 @@ class Trainer:
         try:
             state = await asyncio.to_thread(load_state, path, self.spec, runner.stage)
             base = await asyncio.to_thread(runner.disk.base_roots, epoch)
+            feedback = DeltaFiles(self.spec, runner.disk).leaves(epoch) if effect.carries else ()
         except (StateError, PartError) as error:
             raise StateLost(f"the start state of epoch {epoch} on this disk is damaged: {error}") from error
-        feedback = DeltaFiles(self.spec, runner.disk).leaves(epoch) if effect.carries else ()
         if not effect.carries:
             state = StageState(state.weights)
         await self._record_commits()

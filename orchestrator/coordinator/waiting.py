@@ -14,7 +14,8 @@ K = TypeVar("K", bound=Hashable)
 class Waiting(Generic[K]):
     """When each of some things began to wait. All wait for one limit, so the first to begin is due first.
 
-    Times never decrease, so the order of beginning is the order of times, and no heap is needed.
+    Times never decrease, so the order of beginning is the order of times, and no heap is needed. After `restart`
+    at a later time nothing begins to wait before it.
     """
 
     _since: OrderedDict[K, float] = field(default_factory=OrderedDict)
@@ -34,7 +35,8 @@ class Waiting(Generic[K]):
 
     def begin(self, key: K, now: float) -> None:
         """`key` waits from now on, also if it waited before."""
-        self._since[key] = now
+        newest = next(reversed(self._since.values()), now)
+        self._since[key] = max(now, newest)
         self._since.move_to_end(key)
 
     def end(self, key: K) -> None:
@@ -42,7 +44,7 @@ class Waiting(Generic[K]):
         self._since.pop(key, None)
 
     def restart(self, now: float) -> None:
-        """Everything that waits begins again."""
+        """Everything that waits begins again, at a time that may be still to come."""
         for key in self._since:
             self._since[key] = now
 

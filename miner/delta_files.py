@@ -67,8 +67,8 @@ class DeltaFiles:
     def write(self, start: EpochStart, final: Mapping[str, Tensor]) -> str:
         """Encode `start` less `final` part by part, on the CPU. Returns the root of what it leaves.
 
-        A crash or a power cut leaves whole folders or none, and who repeats the epoch writes the same. Raises PartError if
-        the feedback on this disk is damaged, and OSError.
+        A crash or a power cut leaves whole folders or none, and who repeats the epoch writes the same. Raises
+        PartError if the feedback on this disk is damaged, and OSError.
         """
         epoch, leaves = start.epoch, []
 

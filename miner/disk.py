@@ -123,7 +123,7 @@ class MinerDisk:
     def save_base(self, spec: RunSpec, epoch: int, base: OuterState, roots: BaseRoots) -> None:
         """Write a base and its `base_roots`: a crash or a power cut leaves the complete base or none.
 
-        When this returns no power cut takes it away, nor the start state and feedback that were written before.
+        When this returns no power cut takes it away, nor the start state and feedback written before.
         """
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)

@@ -276,8 +276,9 @@ def assign_base(run: RunState, epoch: int, stage: int) -> None:
 
 
 def ask_again(run: RunState) -> None:
-    """Ask the keepers of bases that are not stored once more: a report that was not yet checked is lost with the
-    orchestrator's process.
+    """Ask the keepers of bases that are not stored once more.
+
+    A report of theirs that was not yet checked is lost with the orchestrator's process.
     """
     for epoch, stage in run.bases.unstored:
         run.send(run.bases.keepers[epoch, stage], BaseAssign(epoch=epoch))

@@ -218,7 +218,7 @@ class Coordinator:
         following, behind = run.epoch + 1, run.changed.behind
         if run.current.unmerged:
             return
-        run.current.merged_at = run.current.merged_at or run.now
+        run.current.merged_at = run.current.merged_at or max(run.now, run.heard_by)
         while behind:
             stage = next(iter(behind))
             late = run.now > run.current.merged_at + merging.transfer_limit_s(run, stage)

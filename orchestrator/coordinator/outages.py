@@ -8,8 +8,8 @@ from orchestrator.coordinator import evidence, membership
 from orchestrator.coordinator.state import RunState
 
 RETURN_S: Final = 12.5
-"""The longest pause of a member between two tries (10 s, times its jitter): so long after the outage's end it may
-not have heard of it. Its pauses double, so that none is longer than twice what it has waited before."""
+"""The longest pause of a member between two tries (10 s, times its jitter): for so long it may not hear of
+the outage's end. Its pauses double, so that none is longer than twice what it has waited before."""
 
 
 def store_went_away(run: RunState) -> None:
@@ -29,10 +29,10 @@ def store_came_back(run: RunState) -> None:
 def restart_deadlines(run: RunState, away_s: float) -> None:
     """Restart every running deadline: members could not report, or store, for `away_s` seconds at most.
 
-    They may have been restarted with the orchestrator, and then repeat their epoch. What all wait for runs from
-    the time at which the last one has heard that the outage is over.
+    They may have been restarted with the orchestrator, and then repeat their epoch. Waits of
+    the merge begin again when the last one has heard that the outage is over.
     """
-    back = run.now + min(2 * away_s, RETURN_S)
+    run.heard_by = run.now + min(2 * away_s, RETURN_S)
     for member in run.members.values():
         member.last_progress = run.now
         member.replay_s, member.replayed = membership.replay_s(run, member), 0.0
@@ -42,14 +42,14 @@ def restart_deadlines(run: RunState, away_s: float) -> None:
     for step in epoch.open_steps():
         step.heldout_since = None if step.heldout_since is None else (run.now, run.now)
     epoch.merging_since = run.now
-    epoch.merged_at = back if epoch.merged_at else 0.0
+    epoch.merged_at = run.heard_by if epoch.merged_at else 0.0
     for sealed in (each for each in run.epochs.values() if each.seal is not None):
         sealed.sealed_at = run.now
     epoch.uploads_since = None
     for merge in epoch.merges:
         merge.since = run.now
     for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
-        waiting.restart(back)
+        waiting.restart(run.heard_by)
     if run.gathering_since is not None:
         run.gathering_since = run.now
     evidence.postpone(run, away_s)

@@ -201,6 +201,8 @@ class RunState:
     run_end_sent: bool = False
     store_away_since: float | None = None
     """The time since when the object store does not answer; None while it does."""
+    heard_by: float = 0.0
+    """When all members have heard of the end of the last outage: waits of the merge begin no earlier."""
     dirty: bool = True
     """Membership, bases or phase changed: `Coordinator` looks at `changed` with the next entry."""
     epochs: dict[int, EpochState] = field(default_factory=dict)

@@ -18,9 +18,7 @@ from tests.support.merge_points import Point
 def install(post: Post) -> None:
     """Hold this process at its points, but for those that it comes to while it replays its journal."""
     _entries(post)
-    before_awaiting(
-        CopyReader, "read", lambda _, copy: post.reach(Point.COPY_DUE, copy.epoch, copy.merger)
-    )
+    before_awaiting(CopyReader, "read", lambda _, copy: post.reach(Point.COPY_DUE, copy.epoch, copy.merger))
     after_awaiting(
         CopyReader, "read", lambda found, _, copy: post.reach(Point.COPY_READ, copy.epoch, copy.merger)
     )
@@ -54,7 +52,11 @@ def _entries(post: Post) -> None:
         apply(self, entry)
         for point, epoch in _passed(coordinator.state) - before:
             post.reach(point, epoch)
-        said = ((Merged, Point.COPY_TAKEN, 0), (Ready, Point.READY_TAKEN, 1), (BaseStored, Point.BASE_RECORDED, 1))
+        said = (
+            (Merged, Point.COPY_TAKEN, 0),
+            (Ready, Point.READY_TAKEN, 1),
+            (BaseStored, Point.BASE_RECORDED, 1),
+        )
         for kind, point, ahead in said:
             for epoch, hotkey in _reported(entry, kind):
                 post.reach(point, epoch - ahead, hotkey)

@@ -1,4 +1,4 @@
-"""The points of a merge at which some process of a swarm is killed, and how a swarm's processes hear of them."""
+"""The points of a merge at which a process of a swarm is killed, and how its processes hear of them."""
 
 from __future__ import annotations
 

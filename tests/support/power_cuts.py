@@ -19,8 +19,8 @@ Names = dict[int, dict[str, int]]
 class PowerCuts:
     """Syncs of files and folders in this process, from an all synced `root` on.
 
-    It is the least that POSIX promises: of a file that was never synced only the name may be there, a new name
-    and a removed one only from the sync of their folder on. Most file systems keep more.
+    It is the least that POSIX promises: of a file that was never synced only the name may be there, and a
+    change of names only from the sync of their folder on. Most file systems keep more.
     """
 
     root: Path

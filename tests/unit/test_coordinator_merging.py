@@ -210,6 +210,16 @@ def test_a_merger_is_not_late_because_it_pauses_after_an_outage_of_the_orchestra
     assert driven.state.current.late_mergers
 
 
+def test_a_merger_that_is_drawn_right_after_an_outage_has_the_time_to_hear_of_it(driven: Driven) -> None:
+    driven.now += 1000
+    driven.coordinator.apply(Resumed(at=driven.now))
+    _give_all(driven)
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert not driven.state.current.late_mergers
+    driven.wait(RETURN_S)
+    assert driven.state.current.late_mergers
+
+
 def test_one_replica_decides_no_base_because_the_orchestrator_was_down(driven: Driven) -> None:
     _give_all(driven)
     for member in _assigned(driven, 0):

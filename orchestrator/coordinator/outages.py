@@ -29,18 +29,19 @@ def store_came_back(run: RunState) -> None:
 def restart_deadlines(run: RunState, away_s: float) -> None:
     """Restart every running deadline: members could not report, or store, for `away_s` seconds at most.
 
-    They may have been restarted with the orchestrator, and then repeat their epoch. Waits of
-    the merge begin again when the last one has heard that the outage is over.
+    They may have been restarted with the orchestrator, and then repeat their epoch. Nobody is late before all
+    have heard that the outage is over.
     """
-    run.heard_by = run.now + min(2 * away_s, RETURN_S)
+    pause_s = min(2 * away_s, RETURN_S)
+    run.heard_by = run.now + pause_s
     for member in run.members.values():
         member.last_progress = run.now
-        member.replay_s, member.replayed = membership.replay_s(run, member), 0.0
+        member.replay_s, member.replayed = max(pause_s, membership.replay_s(run, member)), 0.0
         member.pending = dict.fromkeys(member.pending, run.now)
         run.clocks.arm(member, again=True)
     epoch = run.current
     for step in epoch.open_steps():
-        step.heldout_since = None if step.heldout_since is None else (run.now, run.now)
+        step.heldout_since = None if step.heldout_since is None else (run.heard_by, run.heard_by)
     epoch.merging_since = run.now
     epoch.merged_at = run.heard_by if epoch.merged_at else 0.0
     for sealed in (each for each in run.epochs.values() if each.seal is not None):
@@ -52,4 +53,4 @@ def restart_deadlines(run: RunState, away_s: float) -> None:
         waiting.restart(run.heard_by)
     if run.gathering_since is not None:
         run.gathering_since = run.now
-    evidence.postpone(run, away_s)
+    evidence.postpone(run, away_s + pause_s)

@@ -136,7 +136,7 @@ def test_no_deadline_passes_while_the_store_is_away_and_nobody_is_named() -> Non
     driven.wait(1)
     assert _told(driven, validator) == []
     assert not any(member.hotkey in line for member in driven.state.miners() for line in _named(driven))
-    driven.wait(_floor_s(driven) + 1)
+    driven.wait(_floor_s(driven) + RETURN_S + 1)
     assert _told(driven, validator) == [EvidenceMissed]
 
 

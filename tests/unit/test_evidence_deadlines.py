@@ -20,6 +20,7 @@ from orchestrator.coordinator import Resumed, StoreAway, StoreBack
 from orchestrator.coordinator.evidence import FLOOR_SHARE, max_wanted
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.membership import Joined
+from orchestrator.coordinator.outages import RETURN_S
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import join_request
 from tests.support.sealed_runs import sealed_run

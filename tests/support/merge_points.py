@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+from iota.files import write_whole
 
 LONGEST_HOLD_S: Final = 60.0
 """A process that is held longer has no test any more that would let it go."""
@@ -128,10 +129,8 @@ class Board:
     def hold(self, hit: Hit) -> None:
         """Wait for the test's word, unless another process was held in this place. Blocks."""
         path = self.folder / f"hit-{hit.epoch}-{hit.time}"
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(json.dumps(hit.__dict__))
         try:
-            os.link(part, path)
+            write_whole(path, json.dumps(asdict(hit)).encode(), replace=False)
         except FileExistsError:
             return
         end = time.monotonic() + LONGEST_HOLD_S

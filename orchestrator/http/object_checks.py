@@ -101,7 +101,7 @@ class ObjectChecks:
         return left, tuple(missing)
 
     async def run(self) -> None:
-        """Look whether the store answers, until cancelled: members need it, whether or not the server does."""
+        """Look whether the store answers, until cancelled: members need it also where the server does not."""
         while True:
             await asyncio.sleep(_PROBE_S)
             try:

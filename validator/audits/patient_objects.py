@@ -12,7 +12,7 @@ from iota.retry import Backoff
 from iota.store import StoreUnavailable
 
 PATIENCE_S: Final = 60.0
-"""For how long an object is asked for while the store does not answer. The audit deadline may end it before."""
+"""For how long an object is asked for while the store does not answer. An audit's deadline may end it."""
 _BACKOFF: Final = Backoff(first_s=0.5, max_s=5.0)
 
 
@@ -24,12 +24,14 @@ class PatientObjects(RunObjects):
     async def get(
         self, key: str, max_bytes: int, url: str | None = None, *, within_s: float = TRANSFER_S
     ) -> bytes:
-        return await self._persist(
-            lambda: super(PatientObjects, self).get(key, max_bytes, url, within_s=within_s)
-        )
+        """As that of `RunObjects`."""
+        read = super().get
+        return await self._persist(lambda: read(key, max_bytes, url, within_s=within_s))
 
     async def get_range(self, key: str, start: int, stop: int) -> bytes:
-        return await self._persist(lambda: super(PatientObjects, self).get_range(key, start, stop))
+        """As that of `RunObjects`."""
+        read = super().get_range
+        return await self._persist(lambda: read(key, start, stop))
 
     async def _persist(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
         end, failures = time.monotonic() + self.patience_s, 0

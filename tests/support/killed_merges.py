@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
+from iota.outer.base_values import BaseRoots
 from iota.spec import RunSpec
 from iota.swarm.options import SwarmOptions
 from iota.swarm.preparation import miner_names
@@ -27,9 +28,11 @@ from tests.support.merge_points import Board, Hit, Kill, Victim
 STEPS: Final = 2
 PART_ELEMENTS: Final = 60_000
 """So that each stage has some parts: each miner is drawn for several."""
-_LEDGER: Final = "ledger"
 AWAY: Final = "the object store does not answer the orchestrator"
 """What a run says whose store is killed: it blames no node."""
+LIAR: Final = miner_names(1)[0]
+_LYING: Final = {LIAR: "tests.support.cheats.merges:lying_merger"}
+_LEDGER: Final = "ledger"
 
 
 def options(codec: str, epochs: int, replicas: int = 1, **outer: Any) -> SwarmOptions:
@@ -239,6 +242,7 @@ def check(ended: Ended, plain: Ended) -> None:
         assert not lower, (ended.weights, plain.weights)
     else:  # replicas share the work by their speeds
         assert all(weight > 0 for weight in ended.weights.values())
+    assert len(ended.merges) == ended.spec.schedule.epochs * ended.spec.layout.stages
     for merge in ended.merges:
         merge.check(ended.spec)
 
@@ -253,10 +257,8 @@ def check_whole(ended: Ended) -> None:
     assert [name for name, log in ended.logs.items() if "Traceback" in log] == []
     assert not ended.accusations
     expected = {base["stage"]: base["digest"] for base in status["bases"]}
-    held = {
-        (number % len(expected), digest) for number, (_, digest) in enumerate(sorted(ended.bases.items()))
-    }
-    assert held == set(expected.items())
+    on_disk = [digest for _, digest in sorted(ended.bases.items())]
+    assert on_disk == [expected[number % len(expected)] for number in range(len(on_disk))]
 
 
 def _merges(journal: SqliteJournal, spec: RunSpec) -> list[Merge]:
@@ -285,8 +287,6 @@ def _outcomes(folder: Path) -> dict[tuple[str, str], int]:
 
 def _base_on(folder: Path) -> str:
     """The digest of a base as a miner's disk has it."""
-    from iota.outer.base_values import BaseRoots
-
     start, rest = (folder / "digest").read_text().split(" ")
     return BaseRoots(start, rest).digest
 
@@ -296,10 +296,6 @@ def groups(points: Sequence[Any], victim: Victim, size: int, *, again: bool = Fa
     ends = [*range(0, len(points), size), len(points)]
     for start, end in pairwise(ends):
         yield [Kill(point, victim, again) for point in points[start:end]]
-
-
-LIAR: Final = miner_names(1)[0]
-_LYING: Final = {LIAR: "tests.support.cheats.merges:lying_merger"}
 
 
 async def lying_run(root: Path, codec: str, kill: Kill) -> Ended:

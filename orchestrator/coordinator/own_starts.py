@@ -15,7 +15,8 @@ from orchestrator.coordinator.state import RunState
 def note_commit(run: RunState, member: Member, epoch: EpochState, life: Life) -> None:
     """A life has committed to a version. To its first: a restart from the disk needs no event before it.
 
-    To the epoch's last: its miner may begin the next epoch with its own start.
+    To the epoch's last: its miner may begin the next epoch with its own start, unless the contributions are
+    fixed already, so that its own is in no merge.
     """
     if not run.spec.overlaps or life is not epoch.lives[member.hotkey][-1]:
         return
@@ -23,7 +24,7 @@ def note_commit(run: RunState, member: Member, epoch: EpochState, life: Life) ->
         member.forget_events_before_admission()
     if life.committed == run.spec.schedule.steps and epoch.merges:
         merge = epoch.merges[member.stage]
-        if member.hotkey in merge.owing or member.hotkey in merge.early:
+        if not merge.fixed and (member.hotkey in merge.owing or member.hotkey in merge.early):
             epoch.ended[member.hotkey] = ended_with(run, life)
             member.ended = epoch.epoch
             merge.uncommitted.discard(member.hotkey)

@@ -169,3 +169,35 @@ def test_audits_of_an_epoch_stay_open_while_its_base_is_the_anchor(driven: Drive
     driven.wait(1.0)
     assert driven.state.epoch == 2
     assert driven.state.auditable(0) is None
+
+
+def train_without_end(driven: Driven, monkeypatch: pytest.MonkeyPatch, *late: Member) -> None:
+    """All steps of the current epoch, to whose last version these do not commit."""
+
+    def commit(member: Member) -> None:
+        ended = driven.state.current.lives[member.hotkey][-1].next_step == SCHEDULE["steps"]
+        if not (ended and member in late):
+            Driven.commit(driven, member)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driven, "commit", commit)
+        train(driven)
+
+
+def test_who_commits_after_the_contributions_are_fixed_has_no_own_start(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = driven.state
+    merged(driven)
+    late, other = (state.miners(stage)[0] for stage in range(2))
+    state.slow_givers[late.owner] = 2
+    train_without_end(driven, monkeypatch, late, other)
+    driven.news(late)
+    driven.give(*[member for member in state.miners() if member not in (late, other)])
+    driven.wait(6.0)
+    assert (state.epoch, state.current.merges[late.stage].fixed) == (1, True)
+    driven.commit(late)
+    driven.wait(state.deadlines.merge.seconds)
+    assert state.epoch == 2
+    assert admissions(driven, late, 2) == [False]
+    assert late.hotkey not in state.current.carried

@@ -6,6 +6,9 @@ anew from the anchor. Nothing here has an effect in a run without overlap.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from orchestrator.coordinator import patience
 from orchestrator.coordinator.epoch_state import EpochState, Life
 from orchestrator.coordinator.lives import ended_with
 from orchestrator.coordinator.member import Member
@@ -55,16 +58,51 @@ def must_commit(run: RunState, member: Member) -> bool:
 
 
 def may_begin_next(run: RunState) -> bool:
-    """Whether the live replicas have committed to the last version of the current epoch, or are late."""
-    if run.now > commit_deadline(run):
+    """Whether the live replicas have committed to the last version of the current epoch, or are late.
+
+    Those who are late while half of their stage is not count as slow.
+    """
+    if next(_uncommitted(run), None) is None:
         return True
-    waiting = (merge.uncommitted for merge in run.current.merges if not merge.fixed)
-    return not any(run.members[hotkey].live for hotkeys in waiting for hotkey in hotkeys)
+    if run.store_away_since is not None or not _is_late(run):
+        return False
+    for merge in (merge for merge in run.current.merges if not merge.fixed):
+        if 2 * len(merge.uncommitted) <= len(merge.owing) + len(merge.deltas):
+            for hotkey in sorted(merge.uncommitted):
+                if run.members[hotkey].live:
+                    patience.note_slow(run, run.members[hotkey])
+    return True
 
 
 def commit_deadline(run: RunState) -> float:
-    """When the next epoch begins without those who have not ended the current one (Unix seconds)."""
-    epoch = run.current
-    hotkeys = (hotkey for merge in epoch.merges for hotkey in merge.uncommitted)
-    replay_s = max((run.members[hotkey].replay_s for hotkey in hotkeys), default=0.0)
-    return epoch.merging_since + run.deadlines.merge.seconds + replay_s
+    """When the next epoch begins without those who have not ended the current one (Unix seconds).
+
+    That is soon where all of them were slow of late.
+    """
+    since = run.current.merging_since
+    if _are_slow(run):
+        return since + patience.SHORT[0]
+    replay_s = max((member.replay_s for member in _uncommitted(run)), default=0.0)
+    return since + run.deadlines.merge.seconds + replay_s
+
+
+def _is_late(run: RunState) -> bool:
+    """Whether `commit_deadline` has passed, without a look at each member before it may have."""
+    since = run.current.merging_since
+    if run.now <= since + patience.SHORT[0]:
+        return False
+    if run.now <= since + run.deadlines.merge.seconds:
+        return _are_slow(run)
+    return run.now > commit_deadline(run)
+
+
+def _are_slow(run: RunState) -> bool:
+    return all(run.slow_givers.get(m.owner, -1) >= run.epoch for m in _uncommitted(run))
+
+
+def _uncommitted(run: RunState) -> Iterator[Member]:
+    """Live replicas that the next epoch waits for."""
+    for merge in run.current.merges:
+        for hotkey in () if merge.fixed else merge.uncommitted:
+            if (member := run.members[hotkey]).live:
+                yield member

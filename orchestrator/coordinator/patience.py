@@ -74,7 +74,7 @@ def note_slow(run: RunState, member: Member) -> None:
     epoch = run.merging_epoch().epoch
     if run.slow_givers.get(member.owner, -1) <= epoch:
         told = (
-            f"its pseudo-gradient came long after others': {SLOW_EPOCHS} epochs wait shortly for its owner's"
+            f"it ended its epoch long after others: {SLOW_EPOCHS} epochs wait shortly for its owner's workers"
         )
         member.history.happened(run.now, epoch, told)
     run.slow_givers[member.owner] = epoch + SLOW_EPOCHS

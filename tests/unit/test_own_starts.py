@@ -9,6 +9,7 @@ from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import BaseStored, Delta, Ready
 from iota.protocol.records import EpochRecord
+from orchestrator.coordinator import patience
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
@@ -201,3 +202,44 @@ def test_who_commits_after_the_contributions_are_fixed_has_no_own_start(
     assert state.epoch == 2
     assert admissions(driven, late, 2) == [False]
     assert late.hotkey not in state.current.carried
+
+
+def test_who_does_not_commit_holds_up_one_epoch_and_not_each(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = driven.state
+    merged(driven)
+    late = state.miners()[0]
+    monkeypatch.setattr(patience, "sent_s", lambda *_: 100.0)
+    train_without_end(driven, monkeypatch, late)
+    driven.wait(6.0)
+    assert (state.phase, state.epoch) == (Phase.MERGING, 1)
+    driven.wait(state.deadlines.merge.seconds)
+    assert (state.phase, state.epoch) == (Phase.TRAINING, 2)
+    assert state.slow_givers[late.owner] > 1
+
+
+def test_the_next_epoch_waits_shortly_for_the_commit_of_who_was_slow(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = driven.state
+    merged(driven)
+    late = state.miners()[0]
+    state.slow_givers[late.owner] = 2
+    train_without_end(driven, monkeypatch, late)
+    late.replay_s = 100.0
+    driven.wait(4.0)
+    assert (state.phase, state.epoch) == (Phase.MERGING, 1)
+    driven.wait(2.0)
+    assert (state.phase, state.epoch) == (Phase.TRAINING, 2)
+
+
+def test_a_stage_whose_replicas_are_all_late_names_none_as_slow(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = driven.state
+    merged(driven)
+    train_without_end(driven, monkeypatch, *state.miners(0))
+    driven.wait(state.deadlines.merge.seconds + 1)
+    assert state.epoch == 2
+    assert not state.slow_givers

@@ -70,6 +70,8 @@ class Member:
     """Number of the event that admitted it last."""
     ended: int = -1
     """With overlap: newest epoch whose last version it has committed to, and holds; -1 for none."""
+    voided: int | None = None
+    """Newest epoch in which a life of it became void."""
     left: bool = False
     told_base: int = -1
     """Newest epoch for which it was sent the events that lead to the base."""

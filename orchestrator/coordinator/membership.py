@@ -13,7 +13,7 @@ from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.lives import begin_life, must_wait
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.op_clocks import own_limit
-from orchestrator.coordinator.own_starts import must_commit
+from orchestrator.coordinator.own_starts import must_be_merged, must_commit
 from orchestrator.coordinator.rerouting import assign, is_held_by, relieve, void_sums
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -147,7 +147,7 @@ def begin_anew(run: RunState) -> None:
     for member in voided.values():
         lives = run.current.lives.get(member.hotkey, ())
         if lives and lives[-1].carries and not lives[-1].void:
-            lives[-1].void = True
+            lives[-1].void, member.voided = True, run.epoch
             _lose_epoch(run, member)
             run.look_at(member)
 
@@ -266,7 +266,7 @@ def admit(run: RunState) -> None:
     for member in sorted(candidates.values(), key=lambda m: m.order):
         if not member.live or member.joined is not None or not run.holds_start(member):
             continue
-        if must_wait(run, member) or must_commit(run, member):
+        if must_wait(run, member) or must_commit(run, member) or must_be_merged(run, member):
             run.changed.admissions[member.hotkey] = member
             continue
         step = epoch.closed_steps

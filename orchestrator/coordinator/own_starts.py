@@ -57,6 +57,16 @@ def must_commit(run: RunState, member: Member) -> bool:
     return not merge.fixed and member.hotkey in merge.uncommitted
 
 
+def must_be_merged(run: RunState, member: Member) -> bool:
+    """Whether a miner is to begin with its own start once the merge of what it is made of is over.
+
+    It had a void life within the audits' window. Nobody can audit such a life, so that there may not be one
+    in every other epoch.
+    """
+    recent = member.voided is not None and member.voided > run.epoch - run.spec.audit.window
+    return recent and run.merging == run.epoch - 1 and member.hotkey in run.current.carried
+
+
 def may_begin_next(run: RunState) -> bool:
     """Whether the live replicas have committed to the last version of the current epoch, or are late.
 

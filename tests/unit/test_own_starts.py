@@ -243,3 +243,23 @@ def test_a_stage_whose_replicas_are_all_late_names_none_as_slow(
     driven.wait(state.deadlines.merge.seconds + 1)
     assert state.epoch == 2
     assert not state.slow_givers
+
+
+def test_who_lost_a_life_by_a_late_contribution_then_waits_for_its_merge(driven: Driven) -> None:
+    state = driven.state
+    late, *others = state.miners()
+    driven.give(*others)
+    driven.commit(late)
+    driven.wait(state.deadlines.merge.seconds + 1)
+    assert state.current.lives[late.hotkey][0].void
+    driven.draw_mergers()
+    driven.merge_all()
+    driven.seal()
+    driven.news(late)
+    train(driven)
+    assert (state.epoch, state.merging) == (2, 1)
+    assert all(member.joined == (2, 0) for member in others)
+    driven.wait(1.0)
+    assert admissions(driven, late, 2) == []
+    merged(driven)
+    assert admissions(driven, late, 2) == [True]

@@ -111,12 +111,17 @@ def _settle(run: RunState, at: At, part: PartMerge) -> None:
     """Have the part read where `MERGERS` copies agree, or the only copy where the run has one miner.
 
     Nobody is late while the orchestrator reads. What a merger signed without reporting it decides nothing,
-    and is a dispute where it differs.
+    and is a dispute where it differs. So is a copy by which somebody would lose its own start.
     """
     epoch, copies = run.merging_epoch(), part.copies()
     differ = len({signed for h, signed in part.outputs.items() if not run.members[h].charged}) > 1
     if copies and not differ and (len(copies) >= MERGERS or (part.alone and len(part.mergers) == 1)):
-        epoch.unread[at] = next(iter(copies))
+        merger, copy = next(iter(copies.items()))
+        if not epoch.ended.keys().isdisjoint(copy.left_out):
+            epoch.unread.pop(at, None)
+            epoch.disputed[at] = None
+            return
+        epoch.unread[at] = merger
         epoch.disputed.pop(at, None)
         return
     epoch.unread.pop(at, None)
@@ -152,6 +157,8 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
             told = f"pseudo-gradient is left out of the merge of stage {stage}: {why.value}"
             run.incidents.named.append(f"epoch {epoch.epoch}: {hotkey}: its {told}")
             run.members[hotkey].history.happened(run.now, epoch.epoch, f"its {told}")
+            if hotkey in epoch.ended:  # others of its parts are not disputed any more
+                run.changed.parts |= {other for other in epoch.disputed if other[0] == stage}
             own_starts.void(run, epoch, hotkey)
         merge.left_out[hotkey, why].append(number)
     merge.agreed += 1

@@ -31,6 +31,7 @@ from orchestrator.coordinator import (
     Joined,
     LookedAt,
     Lost,
+    Remerged,
     Returned,
     Tick,
     UnreadCopy,
@@ -146,6 +147,28 @@ class Driven:
     def read(self, copy: UnreadCopy, found: Finding = Finding.SOUND) -> None:
         """The orchestrator has read a copy on which mergers agree."""
         self.coordinator.apply(copy.read(self.now, found))
+
+    def remerge(
+        self,
+        stage: int = 0,
+        part: int = 0,
+        digest: int = 7,
+        *,
+        epoch: int | None = None,
+        left_out: Mapping[str, LeftOut] | None = None,
+    ) -> None:
+        """The orchestrator merges a part itself, of the current epoch if none is named."""
+        size = self.state.part_bytes[stage][part]
+        stored = StoredObject(key="merged/orchestrator", digest=f"{digest:064x}", size=size)
+        entry = Remerged(
+            at=self.now,
+            epoch=self.state.epoch if epoch is None else epoch,
+            stage=stage,
+            part=part,
+            stored=stored,
+            left_out=dict(left_out or {}),
+        )
+        self.coordinator.apply(entry)
 
     def give_all(self) -> None:
         """Every replica stores its pseudo-gradient."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from iota.protocol.events import Admit, MergeReady
-from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.receipts import OpKind
-from orchestrator.coordinator import Remerged, Resumed
+from orchestrator.coordinator import Resumed
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merger_draws import MAX_MERGERS, draw_block
 from orchestrator.coordinator.state import Phase
@@ -42,29 +39,6 @@ def mergers(driven: Driven, stage: int = 0, part: int = 0) -> list[Member]:
     return [driven.state.members[h] for h in driven.state.current.merges[stage].parts[part].mergers]
 
 
-def remerge(
-    driven: Driven,
-    stage: int = 0,
-    part: int = 0,
-    digest: int = 7,
-    *,
-    epoch: int | None = None,
-    left_out: Mapping[str, LeftOut] | None = None,
-) -> None:
-    """The orchestrator merges a part itself, of the current epoch if none is named."""
-    size = driven.state.part_bytes[stage][part]
-    stored = StoredObject(key="merged/orchestrator", digest=f"{digest:064x}", size=size)
-    entry = Remerged(
-        at=driven.now,
-        epoch=driven.state.epoch if epoch is None else epoch,
-        stage=stage,
-        part=part,
-        stored=stored,
-        left_out=dict(left_out or {}),
-    )
-    driven.coordinator.apply(entry)
-
-
 def named(driven: Driven, member: Member) -> bool:
     return any(member.hotkey in text for text in driven.state.incidents.named)
 
@@ -75,7 +49,7 @@ def test_one_lying_merger_is_named_and_the_honest_one_is_not(driven: Driven) -> 
     driven.merge(liar, 0, digest=8)
     assert [(a.stage, a.part) for a in driven.coordinator.disputed_parts()] == [(0, 0)]
     assert "merges part 0 of stage 0 itself" in str(driven.coordinator.status()["waiting"])
-    remerge(driven, digest=7)
+    driven.remerge(digest=7)
     part = driven.state.current.merges[0].parts[0]
     assert part.agreed is not None
     assert part.agreed.stored.key == "merged/orchestrator"
@@ -91,7 +65,7 @@ def test_three_of_four_mergers_that_agree_on_a_lie_do_not_have_the_honest_one_na
     driven.lose(liar)  # so that others are drawn, who are the liar's friends
     driven.merge(honest, 0, digest=7)
     driven.merge(mergers(driven)[2], 0, digest=8)
-    remerge(driven, digest=7)
+    driven.remerge(digest=7)
     assert not named(driven, honest)
     assert named(driven, mergers(driven)[2])
 
@@ -109,7 +83,7 @@ def test_a_charged_merger_is_drawn_no_more_and_costs_one_merge_of_the_orchestrat
             if other is not liar:
                 driven.merge(other, stage, number, digest=7)
     assert len(driven.coordinator.disputed_parts()) == len(own)
-    remerge(driven, *own[0])
+    driven.remerge(*own[0])
     assert not driven.coordinator.disputed_parts(), "without the liar's copies the others need no merge"
     for stage, merge in enumerate(driven.state.current.merges):
         for number, part in enumerate(merge.parts):
@@ -126,7 +100,7 @@ def test_copies_that_leave_out_others_differ(driven: Driven) -> None:
     driven.merge(one, 0, digest=7)
     driven.merge(two, 0, digest=7, left_out={accused: LeftOut.OUT_OF_BOUNDS})
     assert driven.coordinator.disputed_parts()
-    remerge(driven, digest=7)
+    driven.remerge(digest=7)
     assert named(driven, two)
     record = driven.coordinator.state.current.merges[0].left_out
     assert not record
@@ -216,7 +190,7 @@ def test_silent_mergers_hold_the_run_up_for_some_deadlines_and_no_longer(driven:
     assert all(len(part.mergers) == MAX_MERGERS for part in parts)
     assert len(driven.coordinator.disputed_parts()) == len(parts)
     for assign in driven.coordinator.disputed_parts():
-        remerge(driven, assign.stage, assign.part)
+        driven.remerge(assign.stage, assign.part)
     assert driven.state.current.unmerged == 0
     assert all(isinstance(driven.news(m)[-1], MergeReady) for m in driven.state.miners())
 
@@ -225,7 +199,7 @@ def test_the_orchestrators_copy_is_used_where_all_mergers_lie(driven: Driven) ->
     one, two = mergers(driven)
     driven.merge(one, 0, digest=8)
     driven.merge(two, 0, digest=9)
-    remerge(driven, digest=7)
+    driven.remerge(digest=7)
     assert driven.state.current.merges[0].ready is not None
     assert driven.state.current.merges[0].ready.parts[0].key == "merged/orchestrator"
     assert one.charged
@@ -233,7 +207,7 @@ def test_the_orchestrators_copy_is_used_where_all_mergers_lie(driven: Driven) ->
 
 
 def test_a_merge_of_the_orchestrator_that_is_not_asked_for_changes_nothing(driven: Driven) -> None:
-    remerge(driven, digest=8)
+    driven.remerge(digest=8)
     assert driven.state.current.merges[0].parts[0].agreed is None
     assert driven.state.totals.unfit == 1
 

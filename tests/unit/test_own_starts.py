@@ -22,7 +22,9 @@ SCHEDULE = {"epochs": 3, "steps": 2, "microbatches": 2}
 def driven() -> Driven:
     """Two stages of two replicas have trained epoch 0, and are in epoch 1."""
     spec = small_spec(
-        layout={"cuts": [2, 1], "replicas": 2}, schedule=SCHEDULE, outer={"overlap": "one_epoch"}
+        layout={"cuts": [2, 1], "replicas": 2},
+        schedule=SCHEDULE,
+        outer={"overlap": "one_epoch", "part_elements": 8192},
     )
     found = Driven.training(spec)
     train(found)
@@ -112,19 +114,43 @@ def test_what_is_not_merged_in_time_is_no_start(driven: Driven) -> None:
     assert all(lives[other.hotkey][0].began for other in others)
 
 
+def left_out_by_mergers(driven: Driven, named: Member) -> None:
+    """All contribute, and the mergers of every part of its stage say that one contribution is NaN."""
+    driven.give_all()
+    driven.draw_mergers()
+    driven.news(named)
+    for stage, merge in enumerate(driven.state.epochs[0].merges):
+        left_out = {named.hotkey: LeftOut.NOT_FINITE} if stage == named.stage else {}
+        for part, each in enumerate(merge.parts):
+            for hotkey in list(each.mergers):
+                driven.merge(driven.state.members[hotkey], stage, part, left_out=left_out)
+
+
 def test_what_the_merge_leaves_out_is_no_start(driven: Driven) -> None:
     state = driven.state
     false = state.miners()[0]
-    driven.give_all()
-    driven.draw_mergers()
-    driven.news(false)
-    for stage, merge in enumerate(state.epochs[0].merges):
-        left_out = {false.hotkey: LeftOut.NOT_FINITE} if stage == false.stage else {}
-        for part, each in enumerate(merge.parts):
-            for hotkey in list(each.mergers):
-                driven.merge(state.members[hotkey], stage, part, left_out=left_out)
+    left_out_by_mergers(driven, false)
+    parts = len(state.epochs[0].merges[false.stage].parts)
+    assert len(driven.coordinator.disputed_parts()) == parts > 1
+    driven.remerge(false.stage, 0, epoch=0, left_out={false.hotkey: LeftOut.NOT_FINITE})
+    assert not driven.coordinator.disputed_parts()
     assert admissions(driven, false, 1) == [False]
     assert state.current.lives[false.hotkey][0].void
+    for copy in driven.coordinator.unread_copies():
+        driven.read(copy)
+    assert not any(member.charged for member in state.miners())
+    assert state.epochs[0].merges[false.stage].ready
+
+
+def test_mergers_who_lie_together_take_no_start(driven: Driven) -> None:
+    state = driven.state
+    honest = state.miners()[0]
+    left_out_by_mergers(driven, honest)
+    liars = list(state.epochs[0].merges[honest.stage].parts[0].mergers)
+    driven.remerge(honest.stage, 0, epoch=0)
+    assert admissions(driven, honest, 1) == []
+    assert not state.current.lives[honest.hotkey][0].void
+    assert all(state.members[hotkey].charged for hotkey in liars)
 
 
 def test_the_record_has_the_anchor_and_what_own_starts_are_made_of(driven: Driven) -> None:

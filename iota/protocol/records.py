@@ -77,8 +77,8 @@ class LifeRecord(Frozen):
     """Its receipts of the epoch are those from this seq up to the next life's; one more than the last where
     it has none."""
     began: Listed[StoredObject] = ()
-    """Of the first life in a run with overlap: parts of the miner's pseudo-gradient of the epoch before, where
-    all of it was merged. The life begins with the own start that they give, or with the anchor."""
+    """Of the first life in a run with overlap: parts of the miner's pseudo-gradient of the epoch before,
+    where all of it was merged. The life begins with the own start that they give, or with the anchor."""
     void: bool = False
     """Whether it began with an own start of a pseudo-gradient that then was not merged: nothing of it counts,
     and the miner began anew with the anchor."""
@@ -163,8 +163,8 @@ class EpochRecord(Frozen):
     heldout: Listed[HeldoutRecord] = ()
     """By number of the microbatch."""
     bases: Listed[BaseRecord]
-    """Of each stage the base that replicas began from (`RunSpec.anchor`), that of this number, and the one that
-    the epoch made; without parts where it was not stored at the seal."""
+    """Of each stage the base that replicas began from (`RunSpec.anchor`), that of this number, and the one
+    that the epoch made; without parts where it was not stored at the seal."""
     deltas: Listed[DeltaRecord]
     merge_assigns: Listed[MergeAssign]
     merges: Listed[MergeReady]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -18,8 +17,8 @@ from orchestrator.coordinator.state import Phase
 from tests.support.virtual_records import RecordedSwarm
 from tests.support.virtual_runs import tiny_spec
 from validator.core import all_receipts
+from validator.core.epoch_before import EpochBefore, check_follows, epoch_before
 from validator.core.heldout import heldout_of
-from validator.core.receipt_checks import check_carried, ended_with
 from validator.core.sealed import SealedEpoch, stage_ops
 from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks
@@ -78,10 +77,10 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
         swarm.clock.later(at, lambda fault=fault: _inject(swarm, chance, fault))
     swarm.run(swarm.look, limit_s=LIMIT_S)  # a refused exchange raises
     assert swarm.sealed.keys() == set(range(3))
-    ended: Mapping[str, frozenset[str]] = {}
+    before = EpochBefore()
     for _, sealed in sorted(swarm.sealed.items()):
-        check_carried(spec, sealed.record, ended)
-        ended = ended_with(sealed)
+        check_follows(spec, sealed.record, before)
+        before = epoch_before(sealed)
         assert all_receipts.check_receipts(sealed) == []
         _check_pay(swarm, sealed)
         _check_drawn(sealed)

@@ -134,7 +134,8 @@ class MinerRecord(Frozen):
     """In order."""
     first_receipt: Count
     last_receipt: Count
-    """Receipts of this epoch are those with first_receipt <= seq <= last_receipt; (1, 0) when none."""
+    """Seqs of its first and last receipt of this epoch; (1, 0) when none. With overlap there may be receipts
+    of other epochs between: a MERGE comes while the next epoch is trained."""
     receipts: Hex32
     """Merkle root over the digests of these receipts."""
     withdrawn: Count

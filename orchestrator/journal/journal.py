@@ -51,7 +51,7 @@ class Journal(Protocol):
         """The value of the last append; 0 for an empty journal."""
 
     def receipts(self, hotkey: str, epoch: int) -> list[ReceiptBatch]:
-        """A miner's batches with receipts of `epoch`, in order, as it signed them."""
+        """A miner's batches from the first to the last that has receipts of `epoch`, as it signed them."""
 
     def close(self) -> None:
         """Release the file. No other method may be called after it."""

@@ -77,11 +77,10 @@ class SealedEpoch:
         self.receipts = {hotkey: tuple(given) for hotkey, given in receipts.items()}
         chains = {hotkey: receipts[hotkey] for hotkey in sorted(receipts) if receipts[hotkey]}
         roots = {h: merkle_root([r.content_digest() for r in chain]) for h, chain in chains.items()}
-        count = sum(map(len, chains.values()))
+        count = record.receipts if part else sum(map(len, chains.values()))
         for miner in record.miners if part else ():
             if miner.hotkey not in receipts and miner.receipts != EMPTY:
                 roots[miner.hotkey] = miner.receipts
-                count += miner.last_receipt - miner.first_receipt + 1
         sealed = (record.receipts, record.root, {m.hotkey: m.receipts for m in record.miners})
         every = {m.hotkey: roots.get(m.hotkey, EMPTY) for m in record.miners}
         if (count, merkle_root([roots[hotkey] for hotkey in sorted(roots)]), every) != sealed:

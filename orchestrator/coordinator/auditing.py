@@ -132,7 +132,7 @@ def close_audits(run: RunState) -> None:
     to compute the current one.
     """
     for number, epoch in list(run.epochs.items()):
-        under_way = number == run.epoch and run.phase is not Phase.FINISHED
+        under_way = number >= run.anchor and run.phase is not Phase.FINISHED
         if epoch.seal is None or epoch.audits_closed or under_way or run.newest_base <= number:
             continue
         over = run.now > epoch.sealed_at + run.spec.audit.deadline_s
@@ -177,7 +177,7 @@ def public_verdicts(run: RunState, number: int) -> PublicVerdicts | None:
 def repeat_requests(run: RunState, member: Member) -> None:
     """Send a restarted node the requests that it has not answered: evidence and parts to merge."""
     evidence.repeat(run, member)
-    for stage, part in sorted(member.merging) if run.phase is Phase.MERGING else ():
-        owed = run.current.merges[stage].parts[part]
+    for stage, part in sorted(member.merging) if run.merging is not None else ():
+        owed = run.merging_epoch().merges[stage].parts[part]
         if owed.agreed is None and member.hotkey not in owed.results:
             run.send(member.hotkey, owed.assign)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from iota.protocol.events import BaseAssign
+from iota.protocol.events import BaseAssign, MergeReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import BaseStored, Ready
 from iota.protocol.records import BaseRecord
@@ -57,8 +57,9 @@ def take_ready(run: RunState, member: Member, report: Ready) -> None:
         return
     claims = run.bases.claims.setdefault(at, Claims())
     claims.digests[member.hotkey] = report.digest
-    if at[0] > 0 and _has_voice(run, member):
-        claims.vote(member.owner, report.digest, run.current.counted[member.hotkey] > 0)
+    if _has_voice(run, member, at[0]):
+        works = run.epochs[at[0] - 1].counted[member.hotkey] > 0
+        claims.vote(member.owner, report.digest, works)
     if at not in run.bases.digests and at not in run.bases.disputed:
         run.bases.disputed.begin(at, run.now)
     run.changed.claims[at] = None
@@ -67,14 +68,12 @@ def take_ready(run: RunState, member: Member, report: Ready) -> None:
 
 def is_new_claim(run: RunState, member: Member, report: Ready) -> bool:
     """Whether a replica may hold this base by now, and has not claimed it since the last answer."""
-    following = (
-        run.phase is Phase.MERGING
-        and report.epoch == run.epoch + 1
-        and run.current.merges[member.stage].ready is not None
-    )
-    if report.epoch <= member.ready_epoch or not (following or report.epoch == run.epoch):
-        return False
     at = (report.epoch, member.stage)
+    if report.epoch <= member.ready_epoch or report.epoch not in range(run.anchor, run.epoch + 2):
+        return False
+    ended = run.phase is Phase.FINISHED
+    if report.epoch > run.anchor and (ended or _merge_into(run, *at) is None):
+        return False
     if member.misloaded >= report.epoch and run.bases.digests.get(at) not in (None, report.digest):
         return False  # it was told already that this is another base
     claims = run.bases.claims.get(at)
@@ -189,14 +188,19 @@ def _inputs(run: RunState, epoch: int, stage: int) -> BaseInputs | None:
     """What the base is made of; None while that is not stored."""
     if epoch == 0:
         return BaseInputs(0, stage, None)
-    past = run.epochs.get(epoch - 1)
-    ready = None if past is None else past.merges[stage].ready
+    ready = _merge_into(run, epoch, stage)
     if ready is None:
         return None
     if epoch == 1 and run.spec.init is None:
         return BaseInputs(epoch, stage, None, ready.parts)
     before = run.bases.stored.get((epoch - 1, stage))
     return None if before is None else BaseInputs(epoch, stage, before, ready.parts)
+
+
+def _merge_into(run: RunState, epoch: int, stage: int) -> MergeReady | None:
+    """The merge that gives a stage its base of `epoch`; None while that is not ready, or long after."""
+    past = run.epochs.get(epoch - 1)
+    return past.merges[stage].ready if past is not None and past.merges else None
 
 
 def _decide(run: RunState, at: StageEpoch, digest: str) -> None:
@@ -213,12 +217,15 @@ def _answer(run: RunState, at: StageEpoch) -> None:
         _accept(run, run.members[hotkey], at[0], digest == run.bases.digests[at])
 
 
-def _has_voice(run: RunState, member: Member) -> bool:
-    """Whether what the member says of the next base counts: it was admitted to the epoch, with its base.
+def _has_voice(run: RunState, member: Member, base: int) -> bool:
+    """Whether what the member says of a base counts: it was admitted to the epoch that made it.
 
-    Its owner may not have claimed a false one before. To decide, it needs work that counts as well.
+    It holds the base before. Its owner may not have claimed a false one. To decide, it needs work that counts
+    as well.
     """
-    admitted = member.joined is not None and member.ready_epoch == run.epoch
+    past = run.epochs.get(base - 1)
+    admitted = past is not None and member.hotkey in past.lives and member.ready_epoch == base - 1
+    admitted = admitted and (run.overlaps or member.joined is not None)
     return admitted and member.owner not in run.bases.false_owners
 
 
@@ -234,7 +241,7 @@ def _is_awaited(run: RunState, at: StageEpoch, claims: Claims) -> bool:
     """Whether a live replica has a voice whose owner has not claimed the base."""
     claiming = {owner for owners in claims.votes.values() for owner in owners}
     live = (m for m in run.miners(at[1]) if m.live)
-    return at[0] > 0 and any(_has_voice(run, m) and m.owner not in claiming for m in live)
+    return any(_has_voice(run, m, at[0]) and m.owner not in claiming for m in live)
 
 
 def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
@@ -249,13 +256,14 @@ def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
         run.dirty = True
         return
     run.roster.set_ready(member, epoch)
-    member.joined = None
+    if not run.overlaps:
+        member.joined = None
     run.look_at(member)
-    member.forget_events()  # a restart from disk needs the events after this base
-    if run.phase is Phase.MERGING and epoch == run.epoch:
-        ready = run.current.merges[member.stage].ready
-        if ready is not None:
-            run.send(member.hotkey, ready)  # it loaded this base after the merge was announced
+    if not run.overlaps or not any(member.hotkey in e.lives for e in (run.current, *run.awaiting())):
+        member.forget_events()  # a restart from disk needs the events after this base
+    ready = _merge_into(run, epoch + 1, member.stage)
+    if ready is not None and run.phase is not Phase.FINISHED:
+        run.send(member.hotkey, ready)  # it loaded this base after the merge was announced
     if (epoch, member.stage) not in run.bases.keepers and (epoch, member.stage) not in run.bases.stored:
         assign_base(run, epoch, member.stage)
 

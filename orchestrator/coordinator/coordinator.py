@@ -33,6 +33,7 @@ from orchestrator.coordinator import (
     merging,
     microbatches,
     outages,
+    own_starts,
     reports,
     rerouting,
     routes,
@@ -153,10 +154,11 @@ class Coordinator:
         """
         run = self.state
         before = None
-        while before != (run.phase, run.epoch):
-            before = (run.phase, run.epoch)
+        while before != (run.phase, run.epoch, run.merging):
+            before = (run.phase, run.epoch, run.merging)
             dirty, run.dirty = run.dirty, False
             if dirty:
+                membership.begin_anew(run)
                 bases.settle_bases(run)
                 membership.offer_bases(run)
                 bases.reassign_bases(run)
@@ -164,8 +166,12 @@ class Coordinator:
                 self._gather()
             if run.phase is Phase.TRAINING:
                 self._train(dirty)
-            if run.phase is Phase.MERGING and run.store_away_since is None:
+            if run.phase is Phase.MERGING and run.merging is None and run.current.merged_block is None:
+                merging.begin_merge(run)
+            if run.merging is not None and run.store_away_since is None:
                 self._merge()
+            if run.phase is Phase.MERGING and run.overlaps:
+                self._overlap()
             if dirty:
                 auditing.close_audits(run)
                 self._end_run()
@@ -173,7 +179,7 @@ class Coordinator:
     def _gather(self) -> None:
         """Begin the first epoch once every stage has its planned replicas, or one each at the deadline."""
         run = self.state
-        ready = [run.roster.holding(stage, run.epoch) for stage in range(run.stages)]
+        ready = [run.holding(stage) for stage in range(run.stages)]
         if min(ready) == 0:
             run.gathering_since = None
             return
@@ -186,11 +192,16 @@ class Coordinator:
         run = self.state
         run.epoch, run.phase, run.dirty = number, Phase.TRAINING, True
         sealing.let_go(run, number - 1)
-        run.epochs.setdefault(number, EpochState(number, merging.carried(run, number - 1)))
+        if number not in run.epochs:
+            ended = run.epochs[number - 1].ended if run.overlaps else merging.carried(run, number - 1)
+            run.epochs[number] = EpochState(number, ended)
         for stage in range(run.stages):
             for member in run.miners(stage):
-                if member.ready_epoch < number:
+                if member.ready_epoch < run.anchor:
                     run.changed.offers[member.hotkey] = member
+                if run.overlaps:
+                    member.joined = None
+                    run.changed.admissions[member.hotkey] = member
 
     def _train(self, dirty: bool) -> None:
         """Close finished steps, admit miners, re-route lost work, plan ahead; after the last step, merge."""
@@ -203,36 +214,48 @@ class Coordinator:
         if dirty or closed:
             routes.plan_ahead(run)
         if run.current.closed_steps == run.spec.schedule.steps:
-            merging.begin_merging(run)
+            merging.await_deltas(run)
 
     def _merge(self) -> None:
-        """Advance the merge. Once every stage holds the next base, begin the next epoch or finish the run.
+        """Advance the merge. Once every stage holds the next base it is over, and the run if it was the last.
 
-        The seal of this epoch waits for a block, and training does not wait for the seal.
+        Without overlap the next epoch begins then. The seal of this epoch waits for a block, and training
+        does not wait for the seal.
         """
         run = self.state
+        epoch = run.merging_epoch()
         lost = merging.fix_contributions(run)
         merger_draws.assign_parts(run)
         merge_parts.settle_parts(run, lost)
-        following, behind = run.epoch + 1, run.changed.behind
-        if run.current.unmerged:
+        following, behind = epoch.epoch + 1, run.changed.behind
+        if epoch.unmerged:
             return
-        run.current.merged_at = run.current.merged_at or run.now
+        epoch.merged_at = epoch.merged_at or run.now
         while behind:
             stage = next(iter(behind))
-            late = run.now > run.current.merged_at + merging.transfer_limit_s(run, stage)
+            late = run.now > epoch.merged_at + merging.transfer_limit_s(run, stage)
             ready = run.roster.holding(stage, following) > 0 or bases.stands_alone(run, (following, stage))
-            if not ready or (run.roster.holding(stage, run.epoch) and not late):
+            if not ready or (run.roster.holding(stage, epoch.epoch) and not late):
                 return
             behind.discard(stage)
-        sealing.note_merged(run)
-        if following < run.spec.schedule.epochs:
-            self._begin_epoch(following)
-        elif run.newest_base == following:
-            run.phase, run.dirty = Phase.FINISHED, True
-        else:
+        sealing.note_merged(run, epoch)
+        last = following == run.spec.schedule.epochs
+        if last and run.newest_base != following:
             return
+        run.merging = None
         run.totals.merges.append(len(run.totals.losses))
+        own_starts.settle(epoch)
+        if last:
+            run.phase, run.dirty = Phase.FINISHED, True
+        elif not run.overlaps:
+            self._begin_epoch(following)
+
+    def _overlap(self) -> None:
+        """Begin the next epoch once the replicas have ended this one, whose merge goes on meanwhile."""
+        run = self.state
+        last = run.epoch + 1 == run.spec.schedule.epochs
+        if not last and run.current.merging_since and own_starts.may_begin_next(run):
+            self._begin_epoch(run.epoch + 1)
 
     def _end_run(self) -> None:
         """Announce the end of the run once it is finished and all audits are closed."""
@@ -354,9 +377,9 @@ class Coordinator:
         times: list[float | None] = [evidence.next_due(run), run.bridge.next_due()]
         if run.phase is Phase.TRAINING:
             times += [run.clocks.next_due(run.now), heldout.deadline(run)]
-        elif run.phase is Phase.MERGING:
+        if run.merging is not None:
             times += merging.deadlines(run)
-        elif run.phase is Phase.GATHERING and run.gathering_since is not None:
+        if run.phase is Phase.GATHERING and run.gathering_since is not None:
             times.append(run.gathering_since + run.limits.start_s)
         times += [
             e.sealed_at + run.spec.audit.deadline_s

@@ -170,6 +170,8 @@ class Carried(NamedTuple):
     """Root of its moments."""
     feedback: str | None
     """Root of its error feedback."""
+    began: tuple[StoredObject, ...] = ()
+    """With overlap: its contribution, which its own start is made of; empty until it is in the merge."""
 
 
 @dataclass(slots=True)
@@ -186,6 +188,10 @@ class Life:
     """The version whose COMMIT it receipts next; None after that of the epoch's last."""
     began: float
     """Time at which it began (Unix seconds)."""
+    carries: bool = False
+    """It began with what it ended the epoch before with; with overlap, with its own start."""
+    void: bool = False
+    """Its own start is made of a contribution that is not in the merge: nothing of this life is paid."""
     committed: int | None = None
     """The newest version whose COMMIT is receipted."""
     moments: str = EMPTY
@@ -259,6 +265,8 @@ class StageMerge:
     """Miners whose pseudo-gradient is needed and not there, live or not. Once fixed: who gave none."""
     awaited: set[str] = field(default_factory=set)
     """Those of them that are live."""
+    uncommitted: set[str] = field(default_factory=set)
+    """Miners that owed one, and have not committed to the epoch's last version."""
     agreed: int = 0
     """Parts that are agreed."""
     ready: MergeReady | None = None
@@ -276,8 +284,11 @@ class EpochState:
     """One epoch, from its first plan to the close of its audits."""
 
     epoch: int
-    carried: Mapping[str, Carried] = field(default_factory=dict)
-    """Miner whose last pseudo-gradient was merged -> what carries over, in a run where anything does."""
+    carried: dict[str, Carried] = field(default_factory=dict)
+    """Miner whose last pseudo-gradient was merged -> what carries over, in a run where anything does. With
+    overlap: whose pseudo-gradient is being merged; that of the epoch before as `ended`."""
+    ended: dict[str, Carried] = field(default_factory=dict)
+    """With overlap: miner that has committed to its last version -> what it may begin the next epoch with."""
     steps: list[PlannedStep] = field(default_factory=list)
     closed_steps: int = 0
     """Steps close in order: `steps[:closed_steps]` are closed."""
@@ -287,7 +298,7 @@ class EpochState:
     heldout: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Settled held-out microbatch -> the attempt that counts at each stage."""
     merges: list[StageMerge] = field(default_factory=list)
-    """By stage; empty until all steps are closed."""
+    """By stage; empty until all steps are closed. A merge begins when that of the epoch before is over."""
     unfixed: set[int] = field(default_factory=set)
     """Stages whose contributions are not decided."""
     unassigned: set[int] = field(default_factory=set)
@@ -309,12 +320,15 @@ class EpochState:
     disputed: dict[tuple[int, int], None] = field(default_factory=dict)
     """(stage, part) that the orchestrator is to merge itself: copies differ, or too few have come."""
     merging_since: float = 0.0
+    """Time at which its merge began; 0 before."""
     merging_block: int = 0
     """The newest known block when the last step closed."""
     uploads_since: float | None = None
     """When replicas could begin to store pseudo-gradients; None if server or store were away since."""
     receipts: dict[str, MerkleFrontier] = field(default_factory=lambda: defaultdict(MerkleFrontier))
     """miner -> the Merkle tree of its receipts of this epoch."""
+    last_receipt: dict[str, int] = field(default_factory=dict)
+    """miner -> seq of the newest of these."""
     lives: dict[str, list[Life]] = field(default_factory=dict)
     """miner -> its lives, in order."""
     stages: dict[str, int] = field(default_factory=dict)

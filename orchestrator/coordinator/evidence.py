@@ -242,11 +242,11 @@ def close(run: RunState, number: int) -> None:
             run.members[hotkey].owed.pop(name, None)
 
 
-def measure_line(run: RunState, member: Member, parts: Sequence[StoredObject]) -> None:
+def measure_line(run: RunState, epoch: EpochState, member: Member, parts: Sequence[StoredObject]) -> None:
     """Learn the least that a miner's line can be from a pseudo-gradient that it has stored.
 
-    It began no earlier than the merge phase. Nothing is learnt where that was interrupted.
+    It began no earlier than the last step of the epoch closed. Nothing is learnt where that was interrupted.
     """
-    since = run.current.uploads_since
+    since = epoch.uploads_since
     if since is not None and run.now > since:
         member.line = max(member.line, sum(part.size for part in parts) / (run.now - since))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from iota.protocol.merkle import EMPTY
 from iota.protocol.receipts import OpKind, Receipt
-from orchestrator.coordinator.epoch_state import EpochState, Life
+from iota.spec import StateRule
+from orchestrator.coordinator.epoch_state import Carried, EpochState, Life
 from orchestrator.coordinator.given_ops import Given, GivenOps, Mark
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import RunState
@@ -16,14 +18,17 @@ BASES_ANEW: Final = 1
 before can be audited in part only. Further times it takes part again from the next epoch on."""
 
 
-def begin_life(run: RunState, member: Member) -> None:
-    """The miner was admitted to the current epoch: it begins with the base, at the first open step."""
+def begin_life(run: RunState, member: Member, *, carries: bool) -> None:
+    """The miner was admitted to the current epoch: it begins with the base, at the first open step.
+
+    `carries`: with what it ended the epoch before with, and in a run with overlap with its own start.
+    """
     epoch = run.current
     lives = epoch.lives.setdefault(member.hotkey, [])
     if lives:
         member.bases_anew = (*_recent(run, member), run.epoch)
     joined = epoch.closed_steps
-    lives.append(Life(joined, member.device, next_step=joined, next_commit=joined, began=run.now))
+    lives.append(Life(joined, member.device, joined, joined, began=run.now, carries=carries))
     member.given_receipts += 1  # the COMMIT of the base
 
 
@@ -104,7 +109,17 @@ def _committing_life(lives: Sequence[Life], receipt: Receipt) -> int | None:
     return _newest_joined(lives, version)
 
 
-def has_committed_all(run: RunState, member: Member) -> bool:
-    """Whether the STEPs and COMMITs of the member's present life are receipted up to the epoch's end."""
-    last = run.current.lives[member.hotkey][-1]
+def has_committed_all(run: RunState, member: Member, epoch: EpochState) -> bool:
+    """Whether the STEPs and COMMITs of the member's last life in it are receipted up to the epoch's end."""
+    last = epoch.lives[member.hotkey][-1]
     return last.next_step == run.spec.schedule.steps and last.next_commit is None
+
+
+def ended_with(run: RunState, life: Life | None) -> Carried:
+    """What a life that has committed to the epoch's last version may leave to the next epoch."""
+    moments = run.spec.optimizer.state is StateRule.CARRY
+    feeds = run.spec.outer.codec.has_feedback
+    return Carried(
+        moments=(life.moments if life else EMPTY) if moments else None,
+        feedback=(life.feedback if life else EMPTY) if feeds else None,
+    )

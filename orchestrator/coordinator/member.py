@@ -66,6 +66,10 @@ class Member:
     """Newest epoch whose base it holds; -1 for none."""
     joined: tuple[int, int] | None = None
     """(epoch, step) from which it takes part."""
+    admitted: int = 0
+    """Number of the event that admitted it last."""
+    ended: int = -1
+    """With overlap: newest epoch whose last version it has committed to, and holds; -1 for none."""
     left: bool = False
     told_base: int = -1
     """Newest epoch for which it was sent the events that lead to the base."""
@@ -121,6 +125,11 @@ class Member:
         """
         self.events.forget_through(self.cursor_start)
         self.cursor_start = self.events.next_seq - 1
+
+    def forget_events_before_admission(self) -> None:
+        """A restart from its disk begins with its last admission."""
+        self.events.forget_through(self.cursor_start)
+        self.cursor_start = max(self.cursor_start, self.admitted - 1)
 
     def end_replay(self, now: float) -> None:
         """It has repeated its epoch, or begins to do so again."""

@@ -21,6 +21,7 @@ from iota.protocol.messages import AuditKind, Outcome, Role
 from orchestrator.coordinator.history import History, Judged, Work, audits_of
 from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.own_starts import must_commit
 from orchestrator.coordinator.state import Phase, RunState
 from orchestrator.coordinator.status import waiting_for
 
@@ -112,13 +113,19 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
     if member.stalled:
         why = "an op that was ready missed its deadline, so nothing new is planned for it"
         return MemberState.LATE, why, "its next receipt or stored frame"
-    if member.ready_epoch < run.epoch:
-        return MemberState.LOADING, f"it loads the base of epoch {run.epoch}", "it reports that base"
-    if run.phase is Phase.MERGING:
+    if member.ready_epoch < run.anchor:
+        return MemberState.LOADING, f"it loads the base of epoch {run.anchor}", "it reports that base"
+    if run.phase is Phase.MERGING and not run.overlaps:
         return MemberState.IDLE, f"epoch {run.epoch} is being merged", f"epoch {run.epoch + 1} begins"
     if run.phase is Phase.TRAINING and member.joined is None and must_wait(run, member):
         why = f"it took the base anew too often within {counted(run.spec.audit.window, 'epoch')}"
         return MemberState.IDLE, why, f"epoch {run.epoch + 1} begins"
+    if member.joined is None and must_commit(run, member):
+        return (
+            MemberState.WORKING,
+            f"it ends epoch {run.epoch - 1}",
+            f"its last COMMIT of epoch {run.epoch - 1}",
+        )
     if run.phase is Phase.GATHERING:
         return MemberState.IDLE, waiting_for(run) or "the run gathers its replicas", "training begins"
     if member.pending:

@@ -9,9 +9,11 @@ from iota.protocol.workers import Revocation
 from orchestrator.coordinator import evidence
 from orchestrator.coordinator.auditing import repeat_requests
 from orchestrator.coordinator.entries import Joined
+from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.lives import begin_life, must_wait
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.op_clocks import own_limit
+from orchestrator.coordinator.own_starts import must_commit
 from orchestrator.coordinator.rerouting import assign, is_held_by, relieve, void_sums
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -80,7 +82,8 @@ def replay_s(run: RunState, member: Member) -> float:
 
     It sends no receipt until it has done all its ops of the epoch once more, as quickly as it did them.
     """
-    tree = run.current.receipts.get(member.hotkey)
+    near = (run.current, *run.awaiting())
+    tree = next((each.receipts[member.hotkey] for each in near if member.hotkey in each.receipts), None)
     done = 0 if tree is None else tree.count
     return min(run.limits.max_s, run.limits.first_s + done * member.op_seconds) if done else 0.0
 
@@ -95,8 +98,8 @@ def _let_repeat(run: RunState, member: Member) -> None:
     first = member.restarted < run.epoch
     if first:
         member.restarted, member.replayed = run.epoch, 0.0
-    mine = member.live and member.ready_epoch == run.epoch
-    others = run.roster.holding(member.stage, run.epoch) > mine
+    mine = member.live and run.holds_start(member)
+    others = run.holding(member.stage) > mine
     left = replay_s(run, member) - (member.replayed if others else 0.0)
     if first or left > 0:
         member.last_progress, member.replay_s = run.now, max(0.0, left)
@@ -105,19 +108,48 @@ def _let_repeat(run: RunState, member: Member) -> None:
 def _start_afresh(run: RunState, member: Member) -> None:
     """Reset a miner that lost its weights: others take its work, and its gradient sums are void."""
     run.roster.set_live(member, False)
-    void_sums(run, member)
-    relieve(run, member)
-    if not any(member.hotkey in merge.deltas for merge in run.current.merges):
-        run.current.counted.pop(member.hotkey, None)  # its pseudo-gradient will be that of its new life
-    for merge in run.current.merges:
-        merge.early.pop(member.hotkey, None)
-        if not merge.fixed:
-            merge.owing.discard(member.hotkey)
+    _lose_epoch(run, member)
+    for epoch in run.awaiting():
+        _lose_delta(epoch, member)
     run.roster.set_ready(member, -1)
-    member.joined, member.told_base = None, -1
+    member.told_base = member.ended = -1
     member.pending.clear()
     member.cursor_start = member.events.next_seq - 1
     member.events.forget_through(member.cursor_start)
+
+
+def _lose_epoch(run: RunState, member: Member) -> None:
+    """What the member has done in the current epoch and is not merged is void, and others take its work."""
+    void_sums(run, member)
+    relieve(run, member)
+    _lose_delta(run.current, member)
+    member.joined = None
+
+
+def _lose_delta(epoch: EpochState, member: Member) -> None:
+    """The member gives no pseudo-gradient of what it did in an epoch, unless it has given it already.
+
+    What it gives later will be that of its new life.
+    """
+    if not any(member.hotkey in merge.deltas for merge in epoch.merges):
+        epoch.counted.pop(member.hotkey, None)
+        epoch.ended.pop(member.hotkey, None)
+    for merge in epoch.merges:
+        merge.early.pop(member.hotkey, None)
+        merge.uncommitted.discard(member.hotkey)
+        if not merge.fixed:
+            merge.owing.discard(member.hotkey)
+
+
+def begin_anew(run: RunState) -> None:
+    """Void lives that began with a contribution that is not in the merge: their miners take the anchor."""
+    voided, run.changed.void = run.changed.void, {}
+    for member in voided.values():
+        lives = run.current.lives.get(member.hotkey, ())
+        if lives and lives[-1].carries and not lives[-1].void:
+            lives[-1].void = True
+            _lose_epoch(run, member)
+            run.look_at(member)
 
 
 def leave(run: RunState, hotkey: str, told: str = "it left the run") -> None:
@@ -178,7 +210,7 @@ def offer_bases(run: RunState) -> None:
     """
     lacking, run.changed.offers = run.changed.offers, {}
     for member in () if run.phase is Phase.FINISHED else lacking.values():
-        epoch = max(run.epoch, member.misloaded)
+        epoch = max(run.anchor, member.misloaded)
         if not member.live or member.ready_epoch >= epoch or member.told_base >= epoch:
             continue
         events = _events_to_base(run, epoch, member.stage)
@@ -211,6 +243,17 @@ def _events_to_base(run: RunState, epoch: int, stage: int) -> list[Event]:
     return [*earlier, merge] if earlier else []
 
 
+def _send_merge(run: RunState, member: Member) -> None:
+    """With overlap, send a miner that is admitted the merge that it has not applied, perhaps once more.
+
+    Events before its admission are forgotten once it has begun.
+    """
+    base = run.epochs.get(member.ready_epoch)
+    ready = base.merges[member.stage].ready if run.overlaps and base is not None and base.merges else None
+    if ready is not None:
+        run.send(member.hotkey, ready)
+
+
 def admit(run: RunState) -> None:
     """Admit miners that hold the current base to the epoch, from its first open step.
 
@@ -221,17 +264,24 @@ def admit(run: RunState) -> None:
     epoch, candidates = run.current, run.changed.admissions
     run.changed.admissions = {}
     for member in sorted(candidates.values(), key=lambda m: m.order):
-        if not member.live or member.joined is not None or member.ready_epoch != run.epoch:
+        if not member.live or member.joined is not None or not run.holds_start(member):
             continue
-        if must_wait(run, member):
+        if must_wait(run, member) or must_commit(run, member):
             run.changed.admissions[member.hotkey] = member
             continue
         step = epoch.closed_steps
         member.joined = (run.epoch, step)
-        begin_life(run, member)
-        epoch.stages[member.hotkey] = member.stage
         carries = member.hotkey in epoch.carried
+        if run.overlaps:  # an own start is made of what lies on the disk, once
+            anew = member.hotkey in epoch.lives
+            carries = carries and not anew and member.ended == run.epoch - 1
+            member.admitted = member.events.next_seq
+            if anew:
+                member.forget_events_before_admission()
+        begin_life(run, member, carries=carries)
+        epoch.stages[member.hotkey] = member.stage
         run.send(member.hotkey, Admit(epoch=run.epoch, step=step, carries=carries))
+        _send_merge(run, member)
         for at in sorted(member.work):
             state, mb = run.open_microbatch(at)
             if is_held_by(mb, member):

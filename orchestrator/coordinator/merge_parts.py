@@ -11,11 +11,12 @@ from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Merged
 from iota.protocol.receipts import Receipt
+from orchestrator.coordinator import own_starts
 from orchestrator.coordinator.entries import CopyRead, Finding, Remerged
 from orchestrator.coordinator.epoch_state import Copy, Life, PartMerge, StageMerge
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merger_draws import MAX_MERGERS, MERGERS, next_merger, note_late
-from orchestrator.coordinator.state import Phase, RunState
+from orchestrator.coordinator.state import RunState
 
 At = tuple[int, int]
 """(stage, part)"""
@@ -77,8 +78,8 @@ def take_merged(run: RunState, member: Member, report: Merged) -> None:
 
 def wanted_part(run: RunState, member: Member, report: Merged) -> PartMerge | None:
     """The part that is not agreed and that this member was drawn to merge, without its copy; else None."""
-    fits = run.phase is Phase.MERGING and report.epoch == run.epoch and report.stage < run.stages
-    parts = run.current.merges[report.stage].parts if fits else []
+    fits = report.epoch == run.merging and report.stage < run.stages
+    parts = run.merging_epoch().merges[report.stage].parts if fits else []
     part = parts[report.part] if report.part < len(parts) else None
     if part is None or part.agreed is not None or member.charged or member.hotkey not in part.mergers:
         return None
@@ -94,9 +95,9 @@ def settle_parts(run: RunState, lost: Sequence[int]) -> None:
 
     `lost` are stages whose merge has no parts, and is ready at once.
     """
+    epoch, changed = run.merging_epoch(), run.changed.parts
     for stage in lost:
-        _finish(run, stage, run.current.merges[stage])
-    epoch, changed = run.current, run.changed.parts
+        _finish(run, stage, epoch.merges[stage])
     run.changed.parts = set()
     overdue = epoch.unagreed.overdue(run.now, run.deadlines.merge.seconds)
     late = (at for at in overdue if at not in epoch.disputed and at not in epoch.unread)
@@ -112,7 +113,7 @@ def _settle(run: RunState, at: At, part: PartMerge) -> None:
     Nobody is late while the orchestrator reads. What a merger signed without reporting it decides nothing,
     and is a dispute where it differs.
     """
-    epoch, copies = run.current, part.copies()
+    epoch, copies = run.merging_epoch(), part.copies()
     differ = len({signed for h, signed in part.outputs.items() if not run.members[h].charged}) > 1
     if copies and not differ and (len(copies) >= MERGERS or (part.alone and len(part.mergers) == 1)):
         epoch.unread[at] = next(iter(copies))
@@ -139,8 +140,8 @@ def _settle(run: RunState, at: At, part: PartMerge) -> None:
 
 def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
     """This copy is the merged part; what it leaves out is charged to who made it."""
-    stage, number = at
-    epoch, merge = run.current, run.current.merges[stage]
+    (stage, number), epoch = at, run.merging_epoch()
+    merge = epoch.merges[stage]
     part.agreed = copy
     epoch.unagreed.end(at)
     epoch.unread.pop(at, None)
@@ -149,8 +150,9 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
         if (hotkey, why) not in merge.left_out:
             merge.left_out[hotkey, why] = []
             told = f"pseudo-gradient is left out of the merge of stage {stage}: {why.value}"
-            run.incidents.named.append(f"epoch {run.epoch}: {hotkey}: its {told}")
-            run.members[hotkey].history.happened(run.now, run.epoch, f"its {told}")
+            run.incidents.named.append(f"epoch {epoch.epoch}: {hotkey}: its {told}")
+            run.members[hotkey].history.happened(run.now, epoch.epoch, f"its {told}")
+            own_starts.void(run, epoch, hotkey)
         merge.left_out[hotkey, why].append(number)
     merge.agreed += 1
     if merge.agreed == len(merge.parts):
@@ -160,10 +162,11 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
 def _finish(run: RunState, stage: int, merge: StageMerge) -> None:
     """Tell the stage's replicas that its merge is ready; those that left may come back with their disk."""
     parts = tuple(p.agreed.stored for p in merge.parts if p.agreed is not None)
-    merge.ready = MergeReady(epoch=run.epoch, stage=stage, parts=parts)
-    run.current.unmerged -= 1
+    epoch = run.merging_epoch()
+    merge.ready = MergeReady(epoch=epoch.epoch, stage=stage, parts=parts)
+    epoch.unmerged -= 1
     for member in run.roster.miners:
-        if member.stage == stage and member.ready_epoch == run.epoch:
+        if member.stage == stage and member.ready_epoch == epoch.epoch:
             run.send(member.hotkey, merge.ready)
 
 
@@ -172,16 +175,18 @@ def _finish(run: RunState, stage: int, merge: StageMerge) -> None:
 
 def unread_copies(run: RunState, limit: int | None) -> list[UnreadCopy]:
     """The first `limit` copies that the orchestrator is to read: one for each part whose mergers agree."""
-    merges = run.current.merges
+    if run.merging is None:
+        return []
+    epoch = run.merging_epoch()
     return [
-        UnreadCopy(run.epoch, stage, part, merger, merges[stage].parts[part].results[merger].stored)
-        for (stage, part), merger in islice(run.current.unread.items(), limit)
+        UnreadCopy(run.merging, stage, part, merger, epoch.merges[stage].parts[part].results[merger].stored)
+        for (stage, part), merger in islice(epoch.unread.items(), limit)
     ]
 
 
 def is_unread(run: RunState, place: tuple[int, int, int], merger: str) -> bool:
     """Whether the orchestrator is to read this merger's copy of (epoch, stage, part)."""
-    return run.epoch == place[0] and run.current.unread.get(place[1:]) == merger
+    return run.merging == place[0] and run.merging_epoch().unread.get(place[1:]) == merger
 
 
 def take_read(run: RunState, entry: CopyRead) -> None:
@@ -193,12 +198,13 @@ def take_read(run: RunState, entry: CopyRead) -> None:
     if not is_unread(run, (entry.epoch, *at), entry.merger):
         run.totals.unfit += 1
         return
-    part = run.current.merges[entry.stage].parts[entry.part]
+    epoch = run.merging_epoch()
+    part = epoch.merges[entry.stage].parts[entry.part]
     copy = part.results[entry.merger]
     if entry.found is Finding.SOUND:
         _agree(run, at, part, copy)
         return
-    del run.current.unread[at], part.results[entry.merger]
+    del epoch.unread[at], part.results[entry.merger]
     run.changed.parts.add(at)
     if entry.found is not Finding.ABSENT:
         _charge(run, run.members[entry.merger], part.assign, "stored other bytes of {} than it signed")
@@ -209,7 +215,8 @@ def take_read(run: RunState, entry: CopyRead) -> None:
 
 def disputed_parts(run: RunState) -> list[MergeAssign]:
     """The parts that the orchestrator is to merge itself; first those that the run waits for."""
-    waiting = [run.current.merges[stage].parts[part] for stage, part in run.current.disputed]
+    epoch = None if run.merging is None else run.merging_epoch()
+    waiting = [epoch.merges[stage].parts[part] for stage, part in epoch.disputed] if epoch else []
     return list({_place(part): part.assign for part in (*waiting, *run.contested.values())}.values())
 
 
@@ -219,12 +226,12 @@ def take_remerged(run: RunState, entry: Remerged) -> None:
     The orchestrator's own copy is used: nobody has read those of the mergers.
     """
     at, place = (entry.stage, entry.part), (entry.epoch, entry.stage, entry.part)
-    awaited = entry.epoch == run.epoch and at in run.current.disputed
+    awaited = entry.epoch == run.merging and at in run.merging_epoch().disputed
     contesting = [hotkey for hotkey, part in run.contested.items() if _place(part) == place]
     if not awaited and not contesting:
         run.totals.unfit += 1
         return
-    part = run.current.merges[at[0]].parts[at[1]] if awaited else run.contested[contesting[0]]
+    part = run.merging_epoch().merges[at[0]].parts[at[1]] if awaited else run.contested[contesting[0]]
     part.remerged = true = Copy(entry.stored, entry.left_out)
     for hotkey in contesting:
         del run.contested[hotkey]
@@ -261,9 +268,10 @@ def _charge(run: RunState, member: Member, wrong: MergeAssign, how: str) -> None
     member.history.happened(run.now, wrong.epoch, f"it {told}, and merges no more in this run")
     member.charged = True
     run.contested.pop(member.hotkey, None)
-    for stage, number in member.merging if run.phase is Phase.MERGING else ():
-        part = run.current.merges[stage].parts[number]
+    for stage, number in member.merging if run.merging is not None else ():
+        epoch = run.merging_epoch()
+        part = epoch.merges[stage].parts[number]
         if part.agreed is None:
             part.results.pop(member.hotkey, None)
-            run.current.unread.pop((stage, number), None)
+            epoch.unread.pop((stage, number), None)
             run.changed.parts.add((stage, number))

@@ -20,28 +20,28 @@ _TRIES = 64
 
 
 def draw_block(run: RunState) -> int:
-    """The first block by which the mergers of the current epoch may be drawn.
+    """The first block by which the mergers of the epoch whose merge is under way may be drawn.
 
     It comes after the last step has closed, so that nobody who reports late chooses the draw. The next block
     may be out already where the orchestrator has not seen it, so it is as many blocks later as for the seal.
     """
-    return run.current.merging_block + run.spec.audit.seal_blocks
+    return run.merging_epoch().merging_block + run.spec.audit.seal_blocks
 
 
 def assign_parts(run: RunState) -> None:
     """Draw the mergers of stages whose contributions are fixed, once there is a block to draw them by."""
-    epoch = run.current
+    epoch = run.merging_epoch()
     if epoch.merge_seed is None and run.head.block >= draw_block(run):
         epoch.merge_seed = run.head.hash
     elif epoch.merge_seed is None and run.now > epoch.merging_since + run.limits.max_s:
         epoch.merge_seed = run.head.hash
-        told = f"epoch {run.epoch}: no new block came, so mergers are drawn by block {run.head.block}"
+        told = f"epoch {epoch.epoch}: no new block came, so mergers are drawn by block {run.head.block}"
         run.incidents.named.append(told)
     if epoch.merge_seed is None:
         return
     if epoch.unassigned and not epoch.workers:
         for member in run.roster.miners:
-            if member.worked >= max(0, run.epoch - 1):
+            if member.worked >= max(0, epoch.epoch - 1):
                 epoch.workers.append(member)
             elif member.joined is not None and run.able(member):
                 epoch.unworked.append(member)
@@ -52,13 +52,13 @@ def assign_parts(run: RunState) -> None:
 
 def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str) -> None:
     """Assign each part of a stage's merge to `MERGERS` miners, as far as so many are there."""
-    epoch = run.current
+    epoch = run.merging_epoch()
     given = [
         (h, run.spec.data.tokens * epoch.counted[h], epoch.lives[h][-1].joined) for h in sorted(merge.deltas)
     ]
     for part in range(len(run.part_bytes[stage])):
         assign = MergeAssign(
-            epoch=run.epoch,
+            epoch=epoch.epoch,
             stage=stage,
             part=part,
             contributions=tuple(
@@ -66,7 +66,7 @@ def _assign_stage(run: RunState, stage: int, merge: StageMerge, block_hash: str)
                 for h, tokens, joined in given
             ),
         )
-        state = PartMerge(assign, f"{block_hash}/{run.spec.id}/{run.epoch}/{stage}/{part}/")
+        state = PartMerge(assign, f"{block_hash}/{run.spec.id}/{epoch.epoch}/{stage}/{part}/")
         merge.parts.append(state)
         epoch.unagreed.begin((stage, part), run.now)
         if not all(next_merger(run, state, anyone=True) for _ in range(MERGERS)):
@@ -80,7 +80,7 @@ def next_merger(run: RunState, part: PartMerge, *, anyone: bool) -> bool:
     it. Another owner's comes first, and who was late with a part last. `anyone`: it may be one without work,
     where it takes part in the epoch and is another owner's, or where nobody else is left.
     """
-    epoch, owners = run.current, {run.members[hotkey].owner for hotkey in part.mergers}
+    epoch, owners = run.merging_epoch(), {run.members[hotkey].owner for hotkey in part.mergers}
 
     def fits(member: Member) -> bool:
         return member.live and not member.charged and member.hotkey not in part.mergers
@@ -105,7 +105,7 @@ def next_merger(run: RunState, part: PartMerge, *, anyone: bool) -> bool:
     part.mergers.append(member.hotkey)
     member.merging.add(at)
     member.given_receipts += 1
-    run.current.unagreed.begin(at, run.now)
+    epoch.unagreed.begin(at, run.now)
     run.send(member.hotkey, part.assign)
     return True
 
@@ -131,8 +131,9 @@ def _number(part: PartMerge) -> int:
 
 def note_late(run: RunState, missing: Sequence[str]) -> None:
     """These mergers have missed the deadline of a part; each is named once an epoch."""
+    epoch = run.merging_epoch()
     for hotkey in missing:
-        if hotkey not in run.current.late_mergers and run.members[hotkey].live:
-            run.current.late_mergers.add(hotkey)
-            run.incidents.named.append(f"epoch {run.epoch}: {hotkey} did not merge a part in time")
-            run.members[hotkey].history.happened(run.now, run.epoch, "it did not merge a part in time")
+        if hotkey not in epoch.late_mergers and run.members[hotkey].live:
+            epoch.late_mergers.add(hotkey)
+            run.incidents.named.append(f"epoch {epoch.epoch}: {hotkey} did not merge a part in time")
+            run.members[hotkey].history.happened(run.now, epoch.epoch, "it did not merge a part in time")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from iota.protocol.merkle import EMPTY
 from iota.protocol.messages import Delta
 from iota.spec import StateRule
-from orchestrator.coordinator import evidence
-from orchestrator.coordinator.epoch_state import Carried, StageMerge
-from orchestrator.coordinator.lives import has_committed_all
+from orchestrator.coordinator import evidence, own_starts
+from orchestrator.coordinator.epoch_state import Carried, EpochState, StageMerge
+from orchestrator.coordinator.lives import ended_with, has_committed_all
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -18,21 +17,33 @@ ENCODED_A_SECOND: Final = 1e8
 (`scripts/bench_outer.py`)."""
 
 
-def begin_merging(run: RunState) -> None:
-    """Start the merge phase: all steps of the epoch are closed, and replicas send pseudo-gradients."""
+def await_deltas(run: RunState) -> None:
+    """All steps of the epoch are closed: replicas send pseudo-gradients."""
     run.phase = Phase.MERGING
     epoch = run.current
-    epoch.merging_since = epoch.uploads_since = run.now
+    epoch.uploads_since = run.now
     epoch.merging_block = run.head.block
-    epoch.merges = [StageMerge(since=run.now) for _ in range(run.stages)]
+    epoch.merges = [StageMerge() for _ in range(run.stages)]
+    for hotkey, count in epoch.counted.items():
+        member = run.members[hotkey]
+        if count and member.joined is not None and run.holds_start(member):
+            merge = epoch.merges[member.stage]
+            merge.owing.add(hotkey)
+            merge.uncommitted.add(hotkey)
+            merge.expect(member)
+
+
+def begin_merge(run: RunState) -> None:
+    """Begin the merge of the current epoch: all its steps are closed, and no other merge is under way."""
+    run.merging, epoch = run.epoch, run.current
+    epoch.merging_since = run.now
     epoch.unfixed, epoch.unmerged = set(range(run.stages)), run.stages
     for member in run.roster.miners:
         member.merging.clear()
-    for hotkey, count in epoch.counted.items():
-        member = run.members[hotkey]
-        if count and member.joined is not None and member.ready_epoch == run.epoch:
-            epoch.merges[member.stage].owing.add(hotkey)
-            epoch.merges[member.stage].expect(member)
+    for merge in epoch.merges:
+        merge.since = run.now
+        for hotkey in list(merge.early):
+            accept_delta(run, run.members[hotkey], epoch)
     run.changed.contributions, run.changed.parts = set(epoch.unfixed), set()
     run.changed.unmanned = set()
     run.changed.behind = set(epoch.unfixed)
@@ -47,15 +58,21 @@ def take_delta(run: RunState, member: Member, report: Delta) -> None:
     if not is_wanted_delta(run, member, report):
         run.totals.unfit += 1
         return
-    evidence.measure_line(run, member, report.parts)
-    run.current.merges[member.stage].early[member.hotkey] = report.parts
-    accept_delta(run, member)
+    epoch = run.epochs[report.epoch]
+    evidence.measure_line(run, epoch, member, report.parts)
+    epoch.merges[member.stage].early[member.hotkey] = report.parts
+    accept_delta(run, member, epoch)
 
 
-def accept_delta(run: RunState, member: Member) -> None:
-    """Count the pseudo-gradient of a member that owes no receipt of training, in time and if it is stored."""
-    merge = run.current.merges[member.stage]
-    if merge.fixed or member.hotkey not in merge.early or not has_committed_all(run, member):
+def accept_delta(run: RunState, member: Member, epoch: EpochState) -> None:
+    """Count the pseudo-gradient of a member that owes no receipt of training, in time and if it is stored.
+
+    It waits where the merge of the epoch before is still under way.
+    """
+    merge = epoch.merges[member.stage]
+    if merge.fixed or member.hotkey not in merge.early or epoch.epoch != run.merging:
+        return
+    if not has_committed_all(run, member, epoch):
         return
     merge.deltas[member.hotkey] = merge.early.pop(member.hotkey)
     merge.owing.discard(member.hotkey)
@@ -68,12 +85,13 @@ def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
 
     A member without counted work has none: its own would be the merge where the others' do not come.
     """
-    if run.phase is not Phase.MERGING or not report.epoch == run.epoch == member.ready_epoch:
+    epoch = next((each for each in run.awaiting() if each.epoch == report.epoch), None)
+    if epoch is None or member.ready_epoch not in range(run.spec.anchor(report.epoch), report.epoch + 1):
         return False
-    merge = run.current.merges[member.stage]
+    merge = epoch.merges[member.stage]
     fits = [p.size for p in report.parts] == run.delta_bytes[member.stage]
     new = not merge.fixed and member.hotkey not in merge.deltas and member.hotkey not in merge.early
-    return fits and new and run.current.counted[member.hotkey] > 0
+    return fits and new and epoch.counted[member.hotkey] > 0
 
 
 def delta_limit_s(run: RunState, stage: int) -> float:
@@ -81,7 +99,7 @@ def delta_limit_s(run: RunState, stage: int) -> float:
 
     Who restarted from its disk repeats its epoch first.
     """
-    awaited = run.current.merges[stage].awaited
+    awaited = run.merging_epoch().merges[stage].awaited
     replay_s = max((run.members[hotkey].replay_s for hotkey in awaited), default=0.0)
     encode_s = sum(run.part_bytes[stage]) / ENCODED_A_SECOND if run.spec.outer.codec.has_feedback else 0.0
     sent_s = encode_s + sum(run.delta_bytes[stage]) / run.spec.audit.line
@@ -100,7 +118,7 @@ def fix_contributions(run: RunState) -> list[int]:
     Who gave none by then is named. A stage without any keeps its base; returns these stages. A stage that
     nobody is left of has no deadline, since the run cannot go on without it in any case.
     """
-    epoch = run.current
+    epoch = run.merging_epoch()
     changed, run.changed.contributions = run.changed.contributions, set()
     any_late = run.now > epoch.merging_since + run.deadlines.merge.seconds
     lost = []
@@ -118,21 +136,23 @@ def fix_contributions(run: RunState) -> list[int]:
         _fix(run, stage, merge)
         if not merge.deltas:
             lost.append(stage)
-            told = f"epoch {run.epoch}: stage {stage} lost all its work and keeps its base"
+            told = f"epoch {epoch.epoch}: stage {stage} lost all its work and keeps its base"
             run.incidents.named.append(told)
     return lost
 
 
 def _fix(run: RunState, stage: int, merge: StageMerge) -> None:
     merge.fixed = True
-    run.current.unfixed.discard(stage)
+    epoch = run.merging_epoch()
+    epoch.unfixed.discard(stage)
     for hotkey in sorted(merge.owing, key=lambda h: run.members[h].order):
-        run.incidents.named.append(f"epoch {run.epoch}: {hotkey} gave no pseudo-gradient in time")
-        run.members[hotkey].history.happened(run.now, run.epoch, "it gave no pseudo-gradient in time")
+        run.incidents.named.append(f"epoch {epoch.epoch}: {hotkey} gave no pseudo-gradient in time")
+        run.members[hotkey].history.happened(run.now, epoch.epoch, "it gave no pseudo-gradient in time")
+        own_starts.void(run, epoch, hotkey)
     if merge.deltas:
         if not merge.owing:  # one that never comes must not lengthen the deadline
             run.deadlines.merge.add(run.now - merge.since)
-        run.current.unassigned.add(stage)
+        epoch.unassigned.add(stage)
 
 
 def carried(run: RunState, number: int) -> dict[str, Carried]:
@@ -141,29 +161,26 @@ def carried(run: RunState, number: int) -> dict[str, Carried]:
     Its receipts up to the last COMMIT came before its pseudo-gradient counted, so the seal holds them.
     """
     epoch, feeds = run.epochs.get(number), run.spec.outer.codec.has_feedback
-    moments = run.spec.optimizer.state is StateRule.CARRY
-    if epoch is None or not (moments or feeds):
+    if epoch is None or not (run.spec.optimizer.state is StateRule.CARRY or feeds):
         return {}
     last = run.spec.schedule.steps
     found = {}
     for hotkey in (hotkey for merge in epoch.merges for hotkey in merge.deltas):
         ended = (life for life in reversed(epoch.lives[hotkey]) if life.committed == last)
-        life = next(ended, None)
-        found[hotkey] = Carried(
-            moments=(life.moments if life else EMPTY) if moments else None,
-            feedback=(life.feedback if life else EMPTY) if feeds else None,
-        )
+        found[hotkey] = ended_with(run, next(ended, None))
     return found
 
 
 def deadlines(run: RunState) -> list[float | None]:
     """Times (Unix seconds) at which the merge phase may have to go on by itself."""
-    epoch, limit = run.current, run.deadlines.merge.seconds
+    epoch, limit = run.merging_epoch(), run.deadlines.merge.seconds
     times: list[float | None] = [epoch.merges[s].since + delta_limit_s(run, s) for s in epoch.unfixed]
     if epoch.merge_seed is None:
         times.append(epoch.merging_since + run.limits.max_s)
     bases = [(at, run.bases.disputed.since(at)) for at in run.bases.disputed]
-    bases += [(at, made) for at, made in run.bases.made.items() if at[0] == run.epoch + 1]
+    bases += [(at, made) for at, made in run.bases.made.items() if at[0] == epoch.epoch + 1]
     times += [since + transfer_limit_s(run, stage) for (_, stage), since in bases]
     times += [epoch.merged_at + transfer_limit_s(run, stage) for stage in run.changed.behind]
+    if run.overlaps and run.phase is Phase.MERGING:
+        times.append(own_starts.commit_deadline(run))
     return [*times, epoch.unagreed.next_due(run.now, limit)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from iota.protocol.events import Drop, StepClose
 from iota.protocol.frames import Direction, FrameName
 from iota.protocol.receipts import MAX_LOSS, OpKind, Receipt
-from orchestrator.coordinator import heldout
+from orchestrator.coordinator import heldout, own_starts
 from orchestrator.coordinator.epoch_state import (
     Ending,
     EpochState,
@@ -116,6 +116,7 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             run.totals.unfit += 1
             continue
         epoch.receipts[member.hotkey].append(digest)
+        epoch.last_receipt[member.hotkey] = receipt.seq
         member.receipt_epoch = receipt.epoch
         member.history.work(run.epoch).count(receipt.kind)
         lives = epoch.lives.get(member.hotkey, [])
@@ -141,8 +142,7 @@ def _take_step(run: RunState, member: Member, epoch: EpochState, life: Life, rec
     life.next_step += 1
     if epoch is run.current:
         note_progress(run, member)
-        if run.phase is Phase.MERGING:
-            accept_delta(run, member)
+    _end_epoch(run, member, epoch)
 
 
 def _take_commit(run: RunState, member: Member, epoch: EpochState, life: Life, receipt: Receipt) -> None:
@@ -152,8 +152,14 @@ def _take_commit(run: RunState, member: Member, epoch: EpochState, life: Life, r
     life.committed, life.next_commit = receipt.version, run.spec.committed_after(receipt.version)
     if receipt.commitment is not None:
         life.moments, life.feedback = receipt.commitment.moments, receipt.commitment.feedback
-    if epoch is run.current and run.phase is Phase.MERGING:
-        accept_delta(run, member)
+    own_starts.note_commit(run, member, epoch, life)
+    _end_epoch(run, member, epoch)
+
+
+def _end_epoch(run: RunState, member: Member, epoch: EpochState) -> None:
+    """A STEP or COMMIT may be the last one that a member's pseudo-gradient waited for."""
+    if any(each is epoch for each in run.awaiting()):
+        accept_delta(run, member, epoch)
 
 
 def _take_op(run: RunState, member: Member, epoch: EpochState, life: int, receipt: Receipt) -> None:
@@ -300,7 +306,7 @@ def _close(run: RunState, step: PlannedStep) -> None:
     step.in_store_too.clear()
     step.denied.clear()
     for member in run.roster.miners:  # who has left too: it may come back with what is on its disk
-        if member.joined is None or member.ready_epoch != run.epoch:
+        if member.joined is None or not run.holds_start(member):
             continue
         member.events.age()
         commits = run.spec.is_committed(step.number + 1, epoch.lives[member.hotkey][-1].joined)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.coordinator import evidence, membership
+from orchestrator.coordinator.epoch_state import EpochState
 from orchestrator.coordinator.state import RunState
 
 
@@ -30,18 +31,23 @@ def restart_deadlines(run: RunState, away_s: float) -> None:
         member.replay_s, member.replayed = membership.replay_s(run, member), 0.0
         member.pending = dict.fromkeys(member.pending, run.now)
         run.clocks.arm(member, again=True)
-    epoch = run.current
-    for step in epoch.open_steps():
+    for step in run.current.open_steps():
         step.heldout_since = None if step.heldout_since is None else (run.now, run.now)
-    epoch.merging_since = run.now
-    epoch.merged_at = run.now if epoch.merged_at else 0.0
+    for epoch in run.awaiting():
+        _restart_merge(run, epoch)
     for sealed in (each for each in run.epochs.values() if each.seal is not None):
         sealed.sealed_at = run.now
-    epoch.uploads_since = None
-    for merge in epoch.merges:
-        merge.since = run.now
-    for waiting in (epoch.unagreed, run.bases.disputed, run.bases.unstored):
+    for waiting in (run.bases.disputed, run.bases.unstored):
         waiting.restart(run.now)
     if run.gathering_since is not None:
         run.gathering_since = run.now
     evidence.postpone(run, away_s)
+
+
+def _restart_merge(run: RunState, epoch: EpochState) -> None:
+    epoch.merging_since = run.now if epoch.merging_since else 0.0
+    epoch.merged_at = run.now if epoch.merged_at else 0.0
+    epoch.uploads_since = None
+    for merge in epoch.merges:
+        merge.since = run.now
+    epoch.unagreed.restart(run.now)

@@ -31,7 +31,7 @@ def plan_ahead(run: RunState) -> None:
     while len(epoch.steps) < min(schedule.steps, epoch.closed_steps + run.limits.lookahead):
         replicas = []
         for stage in range(run.stages):
-            able = run.roster.holding(stage, run.epoch) > 0
+            able = run.holding(stage) > 0
             active = run.active(stage, len(epoch.steps)) if able else []
             if not active:
                 return

@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from iota.objects import epoch_prefixes, merge_prefixes, plans_prefix
 from iota.protocol.events import EpochClose
+from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.records import (
@@ -37,10 +38,10 @@ _LEVEL: Final = 1
 """Of zlib: digests do not get smaller by more effort, and the rest is small after the first."""
 
 
-def note_merged(run: RunState) -> None:
-    """Every stage of the current epoch has agreed on its next base: it is sealed with the next block."""
-    if run.current.merged_block is None:
-        run.current.merged_block = run.head.block
+def note_merged(run: RunState, epoch: EpochState) -> None:
+    """Every stage has agreed on the base that the epoch made: it is sealed with the next block."""
+    if epoch.merged_block is None:
+        epoch.merged_block = run.head.block
 
 
 def unsealed(run: RunState) -> list[EpochState]:
@@ -86,10 +87,10 @@ def _committed(epoch: EpochState) -> dict[str, tuple[int, int]]:
 def let_go(run: RunState, number: int) -> None:
     """Forget what a sealed epoch's record was made from, once a later epoch has begun.
 
-    The merge of the current one may still be under way; of the last epoch its close forgets it.
+    A merge may still be under way; of the last epoch its close forgets it.
     """
     epoch = run.epochs.get(number)
-    if epoch is None or epoch.seal is None or number == run.epoch:
+    if epoch is None or epoch.seal is None or number in (run.epoch, run.merging):
         return
     for step in epoch.steps:
         step.order.clear()
@@ -98,7 +99,15 @@ def let_go(run: RunState, number: int) -> None:
     for merge in epoch.merges:
         merge.deltas, merge.parts, merge.left_out = {}, [], {}
         merge.owing.clear()
-    for table in (epoch.receipts, epoch.lives, epoch.withdrawn, epoch.counted, epoch.unproven, epoch.words):
+    for table in (
+        epoch.receipts,
+        epoch.last_receipt,
+        epoch.lives,
+        epoch.withdrawn,
+        epoch.counted,
+        epoch.unproven,
+        epoch.words,
+    ):
         table.clear()
     epoch.reroutes.clear()
     epoch.heldout.clear()
@@ -189,7 +198,7 @@ def make_record(run: RunState, epoch: EpochState) -> EpochRecord:
         ),
         bases=tuple(
             base
-            for number in (epoch.epoch, epoch.epoch + 1)
+            for number in range(run.spec.anchor(epoch.epoch), epoch.epoch + 2)
             for s in range(run.stages)
             if (base := _base_record(run, number, s)) is not None
         ),
@@ -212,9 +221,9 @@ def _left_out(epoch: EpochState) -> Iterator[LeftOutRecord]:
 
 def _miner_record(epoch: EpochState, member: Member) -> MinerRecord:
     hotkey = member.hotkey
-    tree = epoch.receipts.get(hotkey)
-    count = tree.count if tree is not None else 0
-    lives, carried = _lives(epoch.lives[hotkey], count), epoch.carried.get(hotkey)
+    tree, last = epoch.receipts.get(hotkey), epoch.last_receipt.get(hotkey)
+    carried = epoch.carried.get(hotkey)
+    lives = _lives(epoch.lives[hotkey], last, () if carried is None else carried.began)
     return MinerRecord(
         hotkey=hotkey,
         owner=member.owner,
@@ -224,20 +233,25 @@ def _miner_record(epoch: EpochState, member: Member) -> MinerRecord:
         feedback=None if carried is None else carried.feedback,
         lives=lives,
         first_receipt=lives[0].first_receipt,
-        last_receipt=lives[0].first_receipt + count - 1,
+        last_receipt=lives[0].first_receipt - 1 if last is None else last,
         receipts=tree.root if tree is not None else EMPTY,
         withdrawn=epoch.withdrawn.get(hotkey, 0),
         unproven=epoch.unproven.get(hotkey, 0),
     )
 
 
-def _lives(lives: list[Life], count: int) -> tuple[LifeRecord, ...]:
-    """The lives of a miner with `count` receipts; one without receipts begins where the next one does."""
+def _lives(lives: list[Life], last: int | None, began: tuple[StoredObject, ...]) -> tuple[LifeRecord, ...]:
+    """The lives of a miner whose newest receipt is `last`; one without receipts begins where the next one does.
+
+    `began` is its contribution to the merge before, in a run with overlap.
+    """
     first = next((life.first_receipt for life in lives if life.first_receipt), 1)
-    following, found = first + count, []
-    for life in reversed(lives):
+    following, found = first if last is None else last + 1, []
+    for index, life in reversed(list(enumerate(lives))):
         following = life.first_receipt or following
-        found.append(LifeRecord(joined=life.joined, first_receipt=following))
+        own = began if index == 0 and not life.void else ()
+        record = LifeRecord(joined=life.joined, first_receipt=following, began=own, void=life.void)
+        found.append(record)
     return tuple(reversed(found))
 
 

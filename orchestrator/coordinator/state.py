@@ -12,7 +12,7 @@ from iota.protocol.heldout import BaseLoss
 from iota.protocol.messages import Outcome, Role, Verdict
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import GENESIS
-from iota.spec import Pipeline, RunSpec
+from iota.spec import Overlap, Pipeline, RunSpec
 from orchestrator.bridge import Bridge
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.base_table import Bases, StageEpoch
@@ -49,7 +49,10 @@ class Limits:
 
 
 class Phase(StrEnum):
-    """Phases of a run; training and merging alternate, once an epoch."""
+    """Phases of a run; training and merging alternate, once an epoch.
+
+    With overlap the merge goes on while the next epoch is trained.
+    """
 
     GATHERING = "gathering"
     """Waiting until every stage has replicas that hold the base."""
@@ -82,6 +85,8 @@ class Changed:
     stranded: dict[str, Member] = field(default_factory=dict)
     """Miners that may have work which they cannot do now."""
     claims: dict[StageEpoch, None] = field(default_factory=dict)
+    void: dict[str, Member] = field(default_factory=dict)
+    """Miners whose contribution is not in the merge, and that may have begun the next epoch with it."""
     keepers: bool = False
     """Some replica that was asked to store a base may be gone."""
     contributions: set[int] = field(default_factory=set)
@@ -195,7 +200,9 @@ class RunState:
     """Time of the first entry."""
     phase: Phase = Phase.GATHERING
     epoch: int = 0
-    """The epoch in training, or whose merge is under way."""
+    """The epoch in training, or the last one that was trained."""
+    merging: int | None = None
+    """The epoch whose merge is under way: with overlap it may be the one before."""
     gathering_since: float | None = None
     """Before the first epoch: the time since when every stage has a ready replica."""
     run_end_sent: bool = False
@@ -241,8 +248,23 @@ class RunState:
 
     @property
     def current(self) -> EpochState:
-        """The epoch in training, or whose merge is under way."""
+        """The epoch in training, or the last one that was trained."""
         return self.epochs[self.epoch]
+
+    @property
+    def anchor(self) -> int:
+        """Number of the base that replicas begin the current epoch from."""
+        return self.spec.anchor(self.epoch)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether an epoch is merged while the next one is trained."""
+        return self.spec.outer.overlap is Overlap.ONE_EPOCH
+
+    def merging_epoch(self) -> EpochState:
+        """The epoch whose merge is under way. Call it only while there is one."""
+        assert self.merging is not None
+        return self.epochs[self.merging]
 
     @property
     def members(self) -> dict[str, Member]:
@@ -286,7 +308,15 @@ class RunState:
 
     def able(self, member: Member) -> bool:
         """Whether a miner can do its work of the current epoch: live, not late, and with the base."""
-        return member.live and not member.stalled and member.ready_epoch == self.epoch
+        return member.live and not member.stalled and self.holds_start(member)
+
+    def holds_start(self, member: Member) -> bool:
+        """Whether a miner's newest base is one that the current epoch may be trained beside."""
+        return self.anchor <= member.ready_epoch <= self.epoch
+
+    def holding(self, stage: int) -> int:
+        """Number of live miners of a stage that `holds_start`."""
+        return sum(self.roster.holding(stage, n) for n in range(self.anchor, self.epoch + 1))
 
     def active(self, stage: int, step: int) -> list[Member]:
         """Miners that can be given work of `step` of the current epoch at `stage`."""
@@ -316,15 +346,20 @@ class RunState:
         self.clocks.arm(member)
         for group in (changed.offers, changed.admissions, changed.stranded):
             group[member.hotkey] = member
-        changed.claims |= dict.fromkeys([(self.epoch, member.stage), (self.epoch + 1, member.stage)])
+        changed.claims |= dict.fromkeys((n, member.stage) for n in range(self.anchor, self.epoch + 2))
         changed.behind.add(member.stage)
         changed.parts |= member.merging
         if member.live:
             changed.parts |= changed.unmanned
             changed.unmanned = set()
-        if self.phase is Phase.MERGING:
-            self.current.merges[member.stage].expect(member)
-            changed.contributions.add(member.stage)
+        for epoch in self.awaiting():
+            epoch.merges[member.stage].expect(member)
+        changed.contributions.add(member.stage)
+
+    def awaiting(self) -> list[EpochState]:
+        """Epochs whose steps are closed, and that are not merged: the earlier one is being merged."""
+        near = (self.epochs.get(number) for number in (self.epoch - 1, self.epoch))
+        return [each for each in near if each is not None and each.merges and each.merged_block is None]
 
     @property
     def newest_runnable(self) -> int:

@@ -42,6 +42,7 @@ def public_status(run: RunState) -> dict[str, Any]:
         "phase": run.phase.value,
         "waiting": waiting_for(run),
         "epoch": run.epoch,
+        "merging": run.merging,
         "epochs": run.spec.schedule.epochs,
         "step": epoch.closed_steps if epoch else 0,
         "steps": run.spec.schedule.steps,
@@ -117,9 +118,9 @@ def waiting_for(run: RunState) -> str | None:
             return f"stage {stage} holds up the run: the work of its miners is overdue"
         if (0, stage) in run.bases.unmade:
             return f"the orchestrator makes base 0 of stage {stage} itself, before training begins"
-        if run.phase is Phase.GATHERING and not any(m.ready_epoch == run.epoch for m in live):
+        if run.phase is Phase.GATHERING and not any(run.holds_start(m) for m in live):
             return f"stage {stage} is loading its base"
-    if run.phase is Phase.MERGING:
+    if run.phase is Phase.MERGING and run.merging is not None:
         return _merge_wait(run)
     if run.phase is Phase.GATHERING:
         return f"replicas are joining ({run.spec.layout.replicas} a stage are planned)"
@@ -142,7 +143,7 @@ def _seals(run: RunState) -> str | None:
 
 def _merge_wait(run: RunState) -> str | None:
     """What a merge waits for beyond the replicas' pseudo-gradients and the mergers' copies, or None."""
-    epoch = run.current
+    epoch = run.merging_epoch()
     if epoch.unassigned and not epoch.unfixed:
         return f"mergers are drawn by block {draw_block(run)}, the newest known one is {run.head.block}"
     for stage, part in epoch.unread:

@@ -22,7 +22,7 @@ from iota.protocol.messages import Method, ObjectRequest, Role
 from iota.protocol.problems import Problem, ProblemType
 from iota.wire.frame import frame_size, leads_nowhere
 from orchestrator.coordinator import Coordinator, Member
-from orchestrator.coordinator.state import Phase
+from orchestrator.coordinator.state import RunState
 
 OwnObject = DeltaKey | MergedKey | BaseKey | EvidenceKey
 """Objects whose writer follows from the key and the state of the run; a frame's follows from the route."""
@@ -120,7 +120,7 @@ def _check_writer(coordinator: Coordinator, member: Member, key: OwnObject) -> N
         raise Problem(ProblemType.LATE, f"epoch {key.epoch} is closed")
     if not isinstance(key, EvidenceKey) and key.part >= part_count(run.spec, key.stage):
         raise _not_yours(str(key))
-    if isinstance(key, DeltaKey | MergedKey) and key.epoch < run.epoch:
+    if isinstance(key, DeltaKey | MergedKey) and key.epoch < run.epoch and not _is_awaited(run, key.epoch):
         raise Problem(ProblemType.LATE, f"epoch {key.epoch} is merged already")
     if _is_expected(coordinator, member, key):
         return
@@ -132,12 +132,11 @@ def _check_writer(coordinator: Coordinator, member: Member, key: OwnObject) -> N
 def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bool:
     """Whether the member is the writer of this object by the table in `iota.objects`."""
     run = coordinator.state
-    merging = run.phase is Phase.MERGING
     match key:
         case DeltaKey():
-            return merging and key.epoch == run.epoch and key.stage == member.stage
+            return _is_awaited(run, key.epoch) and key.stage == member.stage
         case MergedKey():
-            parts = run.current.merges[key.stage].parts if merging and key.epoch == run.epoch else []
+            parts = run.merging_epoch().merges[key.stage].parts if key.epoch == run.merging else []
             return key.part < len(parts) and member.hotkey in parts[key.part].mergers
         case BaseKey():
             return key.stage == member.stage and coordinator.may_store_base(member.hotkey, key.epoch)
@@ -145,6 +144,11 @@ def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bo
             return (key.epoch, key.item, key.version) in member.owed
         case _:
             assert_never(key)
+
+
+def _is_awaited(run: RunState, epoch: int) -> bool:
+    """Whether pseudo-gradients of an epoch are stored now, or merged."""
+    return any(each.epoch == epoch for each in run.awaiting())
 
 
 def _not_yours(key: str) -> Problem:

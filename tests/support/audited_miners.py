@@ -77,7 +77,7 @@ class Honest:
         """The error feedback that it commits to, by part, and begins the next epoch with."""
         return left
 
-    def start(self, miner: Miner, own: Vector, anchor: Vector) -> Vector:
+    def start(self, miner: Miner, epoch: int, own: Vector, anchor: OuterState) -> Vector:
         """The weights with which it begins an epoch of a run with overlap, where it has its own start."""
         return own
 

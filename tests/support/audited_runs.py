@@ -23,6 +23,7 @@ from iota.outer.base import base_parts, base_roots, initial_base, named_weights
 from iota.outer.base_values import next_base
 from iota.outer.merge import merge_part
 from iota.outer.merged_part import read_merged_stage
+from iota.outer.nesterov import OuterState
 from iota.outer.partition import Vector
 from iota.protocol.events import Contribution, EpochClose, MergeAssign, MergeReady
 from iota.protocol.frames import FrameName, StoredObject
@@ -86,8 +87,8 @@ class World(WorldSources):
         self.made: dict[int, Merges] = {}
         self.blocks: dict[int, int] = {}
         """epoch -> the block that its seal names; 1 for others."""
-        self.weights: dict[tuple[int, int], Vector] = {}
-        """(number, stage) -> the weights of a base."""
+        self.made_bases: dict[tuple[int, int], OuterState] = {}
+        """(number, stage) -> a base."""
         self.rests: dict[tuple[int, int], str] = {}
         """Likewise: root of what else is in it (`BaseRoots.rest`)."""
         self.bases: list[BaseRecord] = []
@@ -138,22 +139,22 @@ class World(WorldSources):
 
     def _begin(self, epoch: int, miner: Miner) -> None:
         """The miner begins an epoch, with the base that it has loaded."""
-        self._set_start(epoch, miner, self.anchor(epoch, miner.stage))
+        self._set_start(epoch, miner, self.anchor(epoch, miner.stage).weights)
 
     def _set_start(self, epoch: int, miner: Miner, start: Vector) -> None:
         miner.rest = self.rests[self.spec.anchor(epoch), miner.stage]
         miner.start = named_weights(self.spec, miner.stage, start)
 
-    def anchor(self, epoch: int, stage: int) -> Vector:
-        """The weights of the base from which replicas begin an epoch."""
-        return self.weights[self.spec.anchor(epoch), stage]
+    def anchor(self, epoch: int, stage: int) -> OuterState:
+        """The base from which replicas begin an epoch."""
+        return self.made_bases[self.spec.anchor(epoch), stage]
 
     def _rejoin(self, epoch: int, stage: int, step: int) -> None:
         miner = self.miners[stage]
         miner.joined = step
         self.held[epoch, miner.hotkey] = miner.hold([])
         self.lives[epoch, miner.hotkey].append((step, len(miner.receipts) + 1))
-        self._set_start(epoch, miner, self.anchor(epoch, stage))
+        self._set_start(epoch, miner, self.anchor(epoch, stage).weights)
         miner.engine.load(StageState(miner.start), version=step)
         miner.snapshots.clear()
         miner.frozen.clear()
@@ -304,7 +305,7 @@ class World(WorldSources):
         made = enumerate(base_parts(self.spec, outer))
         parts = [self._put(str(BaseKey(self.run, epoch, stage, n)), data) for n, data in made]
         roots = base_roots(self.spec, outer)
-        self.weights[epoch, stage] = self.outer[stage].weights
+        self.made_bases[epoch, stage] = self.outer[stage]
         self.rests[epoch, stage] = roots.rest
         record = BaseRecord(
             epoch=epoch,

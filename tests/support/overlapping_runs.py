@@ -12,6 +12,7 @@ from iota.compute.state import StageState
 from iota.objects import DeltaKey, part_sizes
 from iota.outer import open_delta_codec
 from iota.outer.base import named_weights
+from iota.outer.nesterov import OuterState
 from iota.outer.own_start import own_start
 from iota.outer.partition import Vector
 from iota.protocol.frames import StoredObject
@@ -33,10 +34,10 @@ class OverlappingWorld(World):
 
     def _begin(self, epoch: int, miner: Miner) -> None:
         anchor = self.anchor(epoch, miner.stage)
-        self._set_start(epoch, miner, anchor)
+        self._set_start(epoch, miner, anchor.weights)
         if epoch:
-            own = own_start(anchor, self.contribution(epoch - 1, miner))
-            start = miner.way.start(miner, own, anchor)
+            own = own_start(self.spec, epoch, anchor, self.contribution(epoch - 1, miner))
+            start = miner.way.start(miner, epoch, own, anchor)
             miner.start = named_weights(self.spec, miner.stage, start)
             miner.engine.rebase(miner.start)
 
@@ -83,14 +84,14 @@ class HidesNoise(Honest):
         rng = np.random.default_rng(delta.size)
         return delta * rng.choice(np.array([-1, 1], np.float32), delta.size)
 
-    def start(self, miner: Miner, own: Vector, anchor: Vector) -> Vector:
-        return own_start(anchor, self._true)
+    def start(self, miner: Miner, epoch: int, own: Vector, anchor: OuterState) -> Vector:
+        return own_start(miner.spec, epoch, anchor, self._true)
 
 
 class NudgedStart(Honest):
     """Begins with its own start but for one weight."""
 
-    def start(self, miner: Miner, own: Vector, anchor: Vector) -> Vector:
+    def start(self, miner: Miner, epoch: int, own: Vector, anchor: OuterState) -> Vector:
         nudged = own.copy()
         nudged[0] += np.float32(1e-2)
         return nudged
@@ -99,8 +100,8 @@ class NudgedStart(Honest):
 class KeepsNothing(Honest):
     """Begins with the anchor, as who has lost its disk."""
 
-    def start(self, miner: Miner, own: Vector, anchor: Vector) -> Vector:
-        return anchor
+    def start(self, miner: Miner, epoch: int, own: Vector, anchor: OuterState) -> Vector:
+        return anchor.weights
 
 
 class SaysItsOwn(Honest):
@@ -109,9 +110,9 @@ class SaysItsOwn(Honest):
     def __init__(self) -> None:
         self._own: dict[str, Tensor] = {}
 
-    def start(self, miner: Miner, own: Vector, anchor: Vector) -> Vector:
+    def start(self, miner: Miner, epoch: int, own: Vector, anchor: OuterState) -> Vector:
         self._own = named_weights(miner.spec, miner.stage, own)
-        return anchor
+        return anchor.weights
 
     def commits(self, version: int, state: StageState) -> StageState:
         return replace(state, weights=self._own) if version == 0 and self._own else state
@@ -120,6 +121,6 @@ class SaysItsOwn(Honest):
 class OtherRest(Honest):
     """Names another rest of the base that its own start is made of."""
 
-    def start(self, miner: Miner, own: Vector, anchor: Vector) -> Vector:
+    def start(self, miner: Miner, epoch: int, own: Vector, anchor: OuterState) -> Vector:
         miner.rest = "5" * 64
         return own

@@ -29,7 +29,7 @@ from iota.wire.frame import encode_frame, make_header
 from orchestrator.coordinator import BaseMade, Coordinator, Exchanged, Joined, Lost, Member
 from orchestrator.coordinator.epoch_state import EpochState, PartMerge
 from orchestrator.coordinator.member import Debt
-from orchestrator.coordinator.merging import begin_merging
+from orchestrator.coordinator.merging import await_deltas, begin_merge
 from orchestrator.coordinator.sealing import let_go
 from orchestrator.intake.grants import accesses
 from orchestrator.intake.rights import Access, access_for
@@ -212,7 +212,8 @@ def test_who_had_a_microbatch_before_a_reroute_may_still_read_its_frames() -> No
 def merging() -> Coordinator:
     """The pair gives its pseudo-gradients; a validator wants a snapshot of stage 0."""
     made = coordinator()
-    begin_merging(made.state)
+    await_deltas(made.state)
+    begin_merge(made.state)
     member(made, 0).owed[0, EvidenceItem.SNAPSHOT, 1] = Debt(1e9)
     return made
 
@@ -222,7 +223,8 @@ def test_a_pseudo_gradient_is_stored_while_its_epoch_merges_and_in_its_parts_alo
     who = member(made, 0)
     key = f"{RUN}/delta/0/0/{who.hotkey}/part-000"
     assert ask(made, who, Method.PUT, key, 4096) is ProblemType.FORBIDDEN
-    begin_merging(made.state)
+    await_deltas(made.state)
+    begin_merge(made.state)
     over = f"part-{part_count(SPEC, 0):03d}"
     for strange in (f"0/0/{who.hotkey}/{over}", f"1/0/{who.hotkey}/part-000", f"00/0/{who.hotkey}/part-000"):
         assert ask(made, who, Method.PUT, f"{RUN}/delta/{strange}", 4096) is ProblemType.FORBIDDEN, strange

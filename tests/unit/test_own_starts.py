@@ -12,6 +12,7 @@ import pytest
 
 from iota.compute.determinism import device_class
 from iota.objects import DeltaKey
+from iota.outer.own_start import own_start
 from iota.protocol.messages import AuditKind, Outcome
 from iota.protocol.receipts import OpKind
 from iota.spec import OuterCodec
@@ -39,7 +40,7 @@ from validator.core.sealed import SealedEpoch
 LIAR = 1
 OTHER = device_class("cpu", 999)
 """A device class that this machine has not."""
-NEITHER = "it began neither with the base nor with that less what it contributed to the last merge"
+NEITHER = "it began neither with the base nor with that after what it contributed to the last merge"
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ async def test_the_base_of_which_own_starts_are_made_is_the_anchor(open_bench: O
     assert base.epoch == 0
     state = await bench.evidence.start(base)
     made = np.concatenate([w.numpy().reshape(-1) for _, w in sorted(state.weights.items())])
-    given = world.anchor(1, LIAR) - world.contribution(0, world.miners[LIAR])
+    given = own_start(world.spec, 1, world.anchor(1, LIAR), world.contribution(0, world.miners[LIAR]))
     assert np.array_equal(made, given)
 
 

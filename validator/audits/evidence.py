@@ -26,7 +26,8 @@ from iota.objects import (
     stage_feedback_bytes,
 )
 from iota.outer.base import base_roots, initial_base, named_weights, read_base
-from iota.outer.partition import PartError, Vector
+from iota.outer.nesterov import OuterState
+from iota.outer.partition import PartError
 from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, StoredObject
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt
@@ -54,8 +55,8 @@ class Evidence(RecordReader):
         self._kept: FIFOCache[tuple[str, str], dict[FrameName, Frame]] = FIFOCache(1)
         """(key, digest) of the frames that a miner delivered last -> the frames."""
         self._bases: FIFOCache[tuple[int, int], StageState] = FIFOCache(_KEPT_BASES)
-        self._fp32: FIFOCache[tuple[int, int], tuple[Vector, str]] = FIFOCache(1)
-        """Of a run with overlap: what own starts are made of, as `_base_weights` has it."""
+        self._outer: FIFOCache[tuple[int, int], tuple[OuterState, str]] = FIFOCache(1)
+        """Of a run with overlap: what own starts are made of, as `_outer_state` has it."""
         self._own: FIFOCache[tuple[str, int], StageState] = FIFOCache(1)
         """(miner, seq of its first COMMIT) -> the own start that was made last."""
 
@@ -70,8 +71,8 @@ class Evidence(RecordReader):
         known = self._bases.get((epoch, stage))
         if known is not None:
             return known
-        weights_N, _ = await self._base_weights(base)
-        state = StageState(named_weights(self.spec, stage, weights_N))
+        outer, _ = await self._outer_state(base)
+        state = StageState(named_weights(self.spec, stage, outer.weights))
         self._bases[epoch, stage] = state
         return state
 
@@ -86,10 +87,10 @@ class Evidence(RecordReader):
         key = (own.miner, own.commit.seq)
         if key in self._own:
             return self._own[key]
-        weights_N, rest = await self._base_weights(base)
+        anchor, rest = await self._outer_state(base)
         if base.record is None:
             raise EvidenceMissing(f"no record says which base {own.miner} began from")
-        maker = OwnStartMaker(self.spec, weights_N)
+        maker = OwnStartMaker(self.spec, own.commit.epoch, anchor)
         for number, part in enumerate(own.parts):
             delta = DeltaKey(self.spec.id, base.epoch, base.stage, own.miner, number)
             data = await self._stored(part, max_bytes(self.spec, delta, base.stage))
@@ -102,17 +103,17 @@ class Evidence(RecordReader):
         self._own[key] = state
         return state
 
-    async def _base_weights(self, base: Base) -> tuple[Vector, str]:
-        """The fp32 weights (N,) of a base, and the root of what else is in it (`BaseRoots.rest`)."""
+    async def _outer_state(self, base: Base) -> tuple[OuterState, str]:
+        """A base, and the root of what is in it besides its start (`BaseRoots.rest`)."""
         at = (base.epoch, base.stage)
-        found = self._fp32.get(at)
+        found = self._outer.get(at)
         if found is None:
             found = await self._read_base(base)
-            if self.spec.outer.overlap is not Overlap.NONE:  # own starts of all its replicas are made of them
-                self._fp32[at] = found
+            if self.spec.outer.overlap is not Overlap.NONE:  # own starts of all its replicas are made of it
+                self._outer[at] = found
         return found
 
-    async def _read_base(self, base: Base) -> tuple[Vector, str]:
+    async def _read_base(self, base: Base) -> tuple[OuterState, str]:
         epoch, stage, record = base.epoch, base.stage, base.record
         what = f"the base of epoch {epoch}, stage {stage}"
         init = self.spec.init
@@ -141,7 +142,7 @@ class Evidence(RecordReader):
             roots = await asyncio.to_thread(base_roots, self.spec, outer)
             if not roots.digest == record.digest == pinned:
                 raise EvidenceMissing(f"{what}, has another digest than recorded")
-        return outer.weights, roots.rest
+        return outer, roots.rest
 
     async def _base_parts(self, epoch: int, stage: int) -> tuple[StoredObject, ...]:
         try:

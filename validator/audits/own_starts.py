@@ -7,7 +7,9 @@ import numpy as np
 from iota.compute.commitment import tensors_root
 from iota.compute.state import StageState
 from iota.outer.base import named_weights
+from iota.outer.base_values import partition_of
 from iota.outer.delta_codecs import open_delta_codec
+from iota.outer.nesterov import OuterState
 from iota.outer.own_start import own_start
 from iota.outer.partition import Vector
 from iota.protocol.receipts import Receipt
@@ -16,20 +18,21 @@ from validator.core.results import MinerFault
 
 
 class OwnStartMaker:
-    """An own start, from one part of the contribution after another. `anchor_N` has the base's weights."""
+    """The own start of an epoch, from the base before it and one part of the contribution after another."""
 
-    def __init__(self, spec: RunSpec, anchor_N: Vector) -> None:
-        self._spec, self._anchor_N = spec, anchor_N
-        self._made_N: Vector = np.empty_like(anchor_N)
-        self._at = 0
+    def __init__(self, spec: RunSpec, epoch: int, anchor: OuterState) -> None:
+        self._spec, self._epoch, self._anchor = spec, epoch, anchor
+        self._made_N: Vector = np.empty_like(anchor.weights)
+        self._parts = 0
 
     def take(self, data: bytes) -> None:
         """Take the next part of the contribution, as it is stored. Raises PartError."""
-        own = slice(self._at, self._at + self._spec.outer.part_elements)
-        part_N = self._anchor_N[own]
-        sent_N = open_delta_codec(self._spec.outer.codec).decode(data, part_N.size)
-        self._made_N[own] = own_start(part_N, sent_N)
-        self._at += part_N.size
+        anchor = partition_of(self._spec, self._anchor, self._parts)
+        sent_N = open_delta_codec(self._spec.outer.codec).decode(data, anchor.weights.size)
+        first = self._parts * self._spec.outer.part_elements
+        own = slice(first, first + anchor.weights.size)
+        self._made_N[own] = own_start(self._spec, self._epoch, anchor, sent_N)
+        self._parts += 1
 
     def state(self, stage: int) -> StageState:
         """The weights that the replica starts with, rounded as those of a base. All parts were taken."""
@@ -48,7 +51,7 @@ def check_own_start(spec: RunSpec, miner: str, commit: Receipt, state: StageStat
     found = tensors_root(state.weights, spec.outer.part_elements)
     said = "" if made is None else made.weights
     if said != found:
-        reason = "it began neither with the base nor with that less what it contributed to the last merge"
+        reason = "it began neither with the base nor with that after what it contributed to the last merge"
         raise MinerFault(miner, commit.seq, reason, expected=found, found=said)
     if begun is None or begun.rest != rest:
         reason = "it names another rest of the base that its own start is made of"

@@ -30,7 +30,7 @@ class OwnStart:
     commit: Receipt
     """Its first COMMIT, which commits to it."""
     parts: tuple[StoredObject, ...]
-    """What the miner contributed to the merge of the epoch before: it is taken off the base."""
+    """What the miner contributed to the merge of the epoch before, which the base's outer step takes."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class BaseKeeper:
         if expected - {roots.digest}:
             raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
         self.runner.disk.forget_feedback(effect.epoch)
-        how = f"fetched {_megabytes(effect.parts)}" if effect.parts else "made from the seed"
+        how = f"fetched {megabytes(effect.parts)}" if effect.parts else "made from the seed"
         return await self._keep(
             how,
             effect.epoch,
@@ -100,7 +100,7 @@ class BaseKeeper:
 
         if not effect.trained:
             self.runner.disk.forget_feedback(effect.epoch + 1)
-        how = f"merged epoch {effect.epoch} ({_megabytes(effect.parts)})"
+        how = f"merged epoch {effect.epoch} ({megabytes(effect.parts)})"
         return await self._keep(how, effect.epoch + 1, base, roots, await self.device.run(rebased))
 
     async def _keep(
@@ -147,5 +147,6 @@ class BaseKeeper:
         return self._base
 
 
-def _megabytes(parts: Sequence[StoredObject]) -> str:
+def megabytes(parts: Sequence[StoredObject]) -> str:
+    """The size of all parts, for the log."""
     return f"{sum(part.size for part in parts) / 1e6:.1f} MB"

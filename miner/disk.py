@@ -5,7 +5,7 @@ base/<epoch>/part-NNN.safetensors     the base: weights and outer momentum
 base/<epoch>/digest                   two roots, which give the base's digest
 snapshots/<epoch>/start.safetensors   weights and moments that the epoch starts from
 snapshots/<epoch>/<version>.safetensors
-delta/<epoch>/part-NNN                the encoded pseudo-gradient, until it is merged
+delta/<epoch>/part-NNN                the encoded pseudo-gradient, until it is merged and in the own start
 feedback/<epoch>/part-NNN             bf16: the error feedback that this replica begins the epoch with
 feedback/<epoch>/leaves               their digests
 frames/<epoch>/...                    sent and received frames, kept until the epoch's audits are closed
@@ -21,15 +21,15 @@ import errno
 import fnmatch
 import os
 import shutil
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
 from iota.files import FileLock, remove_unfinished, whole_folder, write_whole
-from iota.objects import part_count
+from iota.objects import part_count, part_sizes
 from iota.outer.base import base_parts, base_roots, read_base
-from iota.outer.base_values import BaseRoots
+from iota.outer.base_values import BaseHasher, BaseRoots, read_partition, write_partition
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
 from iota.protocol.frames import FrameName
@@ -114,10 +114,13 @@ class MinerDisk:
         """Bytes of all files of the directory."""
         return _size(self.root, "*")
 
-    def newest_base(self) -> int | None:
-        """The newest epoch whose base and start state are both complete; None if there is none."""
+    def newest_base(self, *, overlaps: bool = False) -> int | None:
+        """The newest epoch whose base and start state are both complete; None if there is none.
+
+        In a run that `overlaps` a start state is made later, from the base before.
+        """
         epochs = [int(path.name) for path in (self.root / "base").glob("*") if path.name.isdigit()]
-        return max((e for e in epochs if self.start_state(e).exists()), default=None)
+        return max((e for e in epochs if overlaps or self.start_state(e).exists()), default=None)
 
     def save_base(self, spec: RunSpec, epoch: int, base: OuterState, roots: BaseRoots) -> None:
         """Write a base and its `base_roots` atomically: a crash leaves the complete base or none."""
@@ -143,6 +146,35 @@ class MinerDisk:
         if _written(roots).encode() != written:
             raise PartError(f"{folder} does not have the digest that was written with it")
         return base, roots
+
+    @contextmanager
+    def new_base(self, spec: RunSpec, epoch: int) -> Iterator[BaseWriter]:
+        """Write a base part by part. It is there once the block ends without an error, whole."""
+        folder = self.root / "base" / str(epoch)
+        folder.parent.mkdir(exist_ok=True)
+        remove_unfinished(folder.parent)
+        with whole_folder(folder) as part:
+            writer = BaseWriter(spec, part)
+            yield writer
+            (part / "digest").write_text(_written(writer.roots()))
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def base_partitions(self, spec: RunSpec, stage: int, epoch: int) -> Iterator[OuterState]:
+        """A base's partitions, one in memory at a time. Raises PartError if it is damaged or gone.
+
+        Only after the last one is it known that none is damaged.
+        """
+        folder, hasher = self.root / "base" / str(epoch), BaseHasher(spec)
+        for number, size in enumerate(part_sizes(spec, stage)):
+            try:
+                data = _base_part(folder, number).read_bytes()
+            except OSError as error:
+                raise PartError(f"{folder} cannot be read: {error.strerror}") from error
+            partition = read_partition(spec, data, size)
+            hasher.take(partition)
+            yield partition
+        if hasher.roots() != self.base_roots(epoch):
+            raise PartError(f"{folder} does not have the digest that was written with it")
 
     def base_roots(self, epoch: int) -> BaseRoots:
         """The roots of a base, as `save_base` wrote them. Raises PartError if they are gone."""
@@ -177,6 +209,11 @@ class MinerDisk:
         """Delete the pseudo-gradient of an epoch that is merged."""
         shutil.rmtree(self.delta(epoch), ignore_errors=True)
 
+    def forget_used_delta(self, epoch: int) -> None:
+        """The same in a run with overlap, once the base and the own start that are made of it are here."""
+        if (self.root / "base" / str(epoch + 1)).exists() and self.start_state(epoch + 1).exists():
+            self.forget_delta(epoch)
+
     def forget_feedback(self, epoch: int) -> None:
         """Delete the feedback for an epoch that this replica begins with a base alone."""
         shutil.rmtree(self.feedback(epoch), ignore_errors=True)
@@ -187,6 +224,23 @@ class MinerDisk:
             for path in (self.root / kind).glob("*"):
                 if path.name not in map(str, kept):
                     shutil.rmtree(path, ignore_errors=True)
+
+
+class BaseWriter:
+    """A base that is being written, one partition after another."""
+
+    def __init__(self, spec: RunSpec, folder: Path) -> None:
+        self._spec, self._folder, self._hasher, self._count = spec, folder, BaseHasher(spec), 0
+
+    def write(self, partition: OuterState) -> None:
+        """Write the next partition. Raises OSError."""
+        _base_part(self._folder, self._count).write_bytes(write_partition(self._spec, partition))
+        self._hasher.take(partition)
+        self._count += 1
+
+    def roots(self) -> BaseRoots:
+        """The roots of all that was written."""
+        return self._hasher.roots()
 
 
 def _written(roots: BaseRoots) -> str:

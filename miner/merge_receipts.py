@@ -22,7 +22,8 @@ class MergeReceipts:
         """Write the receipt of a merged part, if it is not there; `output` is its `merge_output`.
 
         Raises:
-            NotWanted: this miner has receipts of a later epoch, after which none of this one may stand.
+            NotWanted: this miner has receipts of a later epoch, after which none of this one may stand; with
+                overlap, of the second epoch after it.
             PartError: it has signed another result of this part.
             OSError: the disk is full; nothing was written.
         """
@@ -35,7 +36,7 @@ class MergeReceipts:
             if earlier.output != output:
                 raise PartError(f"the merge of {what} no longer gives the result that was receipted")
             return
-        if log.newest_epoch > assign.epoch:
+        if self.runner.spec.anchor(log.newest_epoch) > assign.epoch:
             raise NotWanted(f"the merge of {what}")
         log.append(
             {

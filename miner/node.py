@@ -147,11 +147,11 @@ class MinerNode:
         compiled: bool,
     ) -> bool:
         """One life: from a join to the run's end (True) or the loss of the replica's state (False)."""
-        reply = await self._client.join(self._join_request(disk, receipts, flops))
+        reply = await self._client.join(self._join_request(spec, disk, receipts, flops))
         if reply.run != spec.id:
             raise OtherRun(f"it is {reply.run[:16]}, and was {spec.id[:16]} before this miner joined")
         self._run = reply.run
-        base = _reconcile(reply, disk, receipts)
+        base = _reconcile(spec, reply, disk, receipts)
         await self._check_stage(spec, stage_needs(spec, reply.stage, compiled=compiled), disk)
         device, activations = self._torch_device, self._settings.activations
         async with lasting(f"making stage {reply.stage} on {device}"):
@@ -202,14 +202,16 @@ class MinerNode:
         for shortfall in shortfalls([needs], Machine.free(disk.root, card, disk.size()), wanted):
             log.warning("%s", shortfall)
 
-    def _join_request(self, disk: MinerDisk, receipts: ReceiptLog, flops: float) -> JoinRequest:
+    def _join_request(
+        self, spec: RunSpec, disk: MinerDisk, receipts: ReceiptLog, flops: float
+    ) -> JoinRequest:
         memory = psutil.virtual_memory().total
         return JoinRequest(
             role=Role.MINER,
             versions=(PROTOCOL_VERSION,),
             capabilities=Capabilities(device=self._device_class, memory=memory, flops=flops),
             receipts=receipts.count,
-            epoch=disk.newest_base(),
+            epoch=disk.newest_base(overlaps=spec.overlaps),
             certificate=self._certificate,
             session=self._session,
         )
@@ -221,13 +223,13 @@ def _refuse(reasons: list[str]) -> None:
         raise ValueError("; ".join(reasons))
 
 
-def _reconcile(reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int | None:
+def _reconcile(spec: RunSpec, reply: JoinReply, disk: MinerDisk, receipts: ReceiptLog) -> int | None:
     """Match the disk to the orchestrator's join reply.
 
     Returns the epoch of the base on disk to continue from; None to start from the run's base.
     """
     receipts.continue_from(reply.receipts, reply.head)
-    newest = disk.newest_base()
+    newest = disk.newest_base(overlaps=spec.overlaps)
     if reply.resume and newest is not None:
         log.info("continuing stage %d from the base of epoch %d on disk", reply.stage, newest)
         return newest

@@ -51,7 +51,7 @@ class ReceiptLog:
         self.count = 0
         self.head = GENESIS
         self.newest_epoch = -1
-        """Epoch of the last receipt; -1 where none is known."""
+        """The newest epoch of a receipt; -1 where none is known."""
         self._unstored: deque[Receipt] = deque()
         self._earlier: dict[OpKey, Receipt] = {}
         self._begun: dict[int, tuple[int, int, str]] = {}
@@ -127,7 +127,8 @@ class ReceiptLog:
         return aside
 
     def _take(self, receipt: Receipt, digest: str) -> None:
-        self.count, self.head, self.newest_epoch = receipt.seq, digest, receipt.epoch
+        self.count, self.head = receipt.seq, digest
+        self.newest_epoch = max(self.newest_epoch, receipt.epoch)
         self._unstored.append(receipt)
 
     def continue_from(self, count: int, head: str) -> None:

@@ -29,6 +29,7 @@ from miner.device import DeviceThread
 from miner.duty_worker import DutyWorker
 from miner.frames import FrameMover
 from miner.kept_frames import KeptFrames, OpInput
+from miner.late_bases import LateBases
 from miner.merge_receipts import MergeReceipts
 from miner.op_records import StateLost
 from miner.ops import OpRunner
@@ -67,7 +68,8 @@ class Replica:
     watch: Watch
     _urls: Mapping[str, str] = field(default_factory=dict)
     """Presigned URLs of the last event. ApplyMerge may come later than its event, but the core does not
-    listen in between, so its URLs are still the last ones."""
+    listen in between, so its URLs are still the last ones. With overlap it may be those of another event, and
+    asks for its own."""
     _idle_since: float | None = None
     """`perf_counter` seconds since which no op could run; None while one runs."""
     _deletions: list[asyncio.Task[None]] = field(default_factory=list)
@@ -82,7 +84,11 @@ class Replica:
         )
         self.transport.listen_for(self._core.expects, self._core.earliest_step)
         self._kept = KeptFrames(spec, runner.disk.frame)
-        self._bases = BaseKeeper(spec, runner, self.objects, self.device)
+        self._bases = (
+            LateBases(spec, runner, self.objects)
+            if spec.overlaps
+            else BaseKeeper(spec, runner, self.objects, self.device)
+        )
         self._frames = FrameMover(
             self.transport, self._core.wants, self._core.expects, self._kept, self._activity
         )

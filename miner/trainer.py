@@ -11,7 +11,6 @@ from iota.codec.finite_payload import payload_is_finite
 from iota.codec.shapes import payload_shape
 from iota.compute.errors import BadValueError, StateError
 from iota.compute.names import Microbatch
-from iota.compute.state import StageState, load_state
 from iota.data.samples import Samples, needs_tokens
 from iota.outer.partition import PartError
 from iota.protocol.frames import Direction, FrameName
@@ -21,12 +20,12 @@ from miner.activity import Activity
 from miner.core.effects import ForgetMicrobatch, LoadState, ReadTokens, RunOp, WriteCommit
 from miner.core.facts import Committed, OpBad, OpDone, OpLaunched, StateLoaded, TokensRead
 from miner.core.schedule import Op
-from miner.delta_files import DeltaFiles
 from miner.device import DeviceThread
 from miner.kept_frames import OpInput
 from miner.op_records import StateLost
 from miner.ops import Inputs, OpRunner
 from miner.retry import persist
+from miner.starts import OwnStarts, kept_start
 
 log = logging.getLogger(__name__)
 
@@ -55,18 +54,17 @@ class Trainer:
         Raises StateLost if the file is damaged, and OSError if the disk is full.
         """
         runner, epoch, step = self.runner, effect.epoch, effect.step
-        path = runner.disk.start_state(epoch)
         try:
-            state = await asyncio.to_thread(load_state, path, self.spec, runner.stage)
-            base = await asyncio.to_thread(runner.disk.base_roots, epoch)
+            if self.spec.overlaps:
+                start = await OwnStarts(self.spec, runner, self.device).get(effect, trained=self._epoch)
+            else:
+                start = await asyncio.to_thread(kept_start, self.spec, runner.stage, runner.disk, effect)
         except (StateError, PartError) as error:
             raise StateLost(f"the start state of epoch {epoch} on this disk is damaged: {error}") from error
-        feedback = DeltaFiles(self.spec, runner.disk).leaves(epoch) if effect.carries else ()
-        if not effect.carries:
-            state = StageState(state.weights)
         await self._record_commits()
-        await self.device.run(runner.load, epoch, step, state, base, feedback)
+        await self.device.run(runner.load, epoch, step, start.state, start.base, start.feedback)
         log.info("takes part in epoch %d from step %d", epoch, step)
+        await runner.recorder.run(lambda: None)  # what was launched before has its result when this has one
         self._epoch, self._inputs = epoch, {}
         return StateLoaded(epoch, step)
 

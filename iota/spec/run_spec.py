@@ -129,7 +129,12 @@ class RunSpec(Versioned):
 
     def anchor(self, epoch: int) -> int:
         """Number of the base that replicas begin `epoch` from: with overlap the newest is not there yet."""
-        return max(epoch - 1, 0) if self.outer.overlap is Overlap.ONE_EPOCH else epoch
+        return max(epoch - 1, 0) if self.overlaps else epoch
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether an epoch is merged while the next one is trained."""
+        return self.outer.overlap is Overlap.ONE_EPOCH
 
     def keeps_base(self, epoch: int) -> bool:
         """Whether the base of `epoch` stays in the store when the epoch's audits are closed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from iota.objects import BaseKey, DeltaKey, EvidenceKey, FrameKey, MergedKey, parse_key
@@ -13,6 +14,7 @@ from iota.wire.expectation import Expectation
 from iota.wire.frame import FrameHeader
 from miner.core import effects, facts
 from miner.core.duties import Duties
+from miner.core.effects import LoadState
 from miner.core.epoch import EpochTraining
 from miner.core.inputs import can_come
 
@@ -30,18 +32,33 @@ class ReplicaCore:
     """Whether frames of an earlier process may lie on this disk: they are looked for."""
     base: facts.BaseHeld | None = None
     training: EpochTraining | None = None
-    """The current epoch. It stays after its last step, until its merge is applied."""
-    listening: bool = True
-    """False while a base or a state is being made. Later events depend on it and must wait."""
+    """The current epoch. It stays after its last step: until its merge is applied, or with overlap until the
+    admission to the next one."""
     ended: str | None = None
     """Why the run has ended."""
+    _making_base: bool = False
+    """Whether events wait for a base."""
+    _loading: LoadState | None = None
+    """The start state that is being loaded."""
     _pending_merge: MergeReady | None = None
     """A merge that was announced before this replica committed to the last version of its epoch."""
-    _delta_given: bool = False
-    """Whether the current epoch's pseudo-gradient was given out as a duty."""
+    _pending_admit: Admit | None = None
+    """With overlap: an admission that came before that, to a process that repeats the epoch."""
+    _merges: deque[MergeReady] = field(default_factory=deque)
+    """With overlap: merges that are applied behind the training, the first one now."""
+    _delta_of: int = -1
+    """The newest epoch whose pseudo-gradient was given out as a duty, of the present life."""
+    _closed: set[int] = field(default_factory=set)
+    """With overlap: epochs whose audits are closed, and of which a restart may still need something."""
 
     def __post_init__(self) -> None:
-        self.duties = Duties(self.stage)
+        self.duties = Duties(self.stage, merged_late=self.spec.overlaps)
+
+    @property
+    def listening(self) -> bool:
+        """False while later events must wait: for a base, for a state, or for the end of an epoch."""
+        waits = self._loading or self._pending_merge or self._pending_admit
+        return not self._making_base and waits is None
 
     def take(self, fact: facts.Fact) -> list[effects.Effect]:
         """The effects of `fact`, in the order in which the shell starts them."""
@@ -101,7 +118,7 @@ class ReplicaCore:
         if self.training is None:
             return "loading" if self.base is None else "ready"
         if self.training.finished:
-            return f"merging epoch {self.training.epoch}"
+            return self._awaited(self.training.epoch)
         return f"epoch {self.training.epoch} step {self.training.schedule.version}"
 
     @property
@@ -117,20 +134,9 @@ class ReplicaCore:
             case facts.Heard(event):
                 return self._hear(event)
             case facts.BaseHeld():
-                self.base, self.listening = fact, True
-                return self._ready()
+                return self._hold(fact)
             case facts.StateLoaded():
-                self.listening, self._delta_given = True, False
-                self.training = EpochTraining(
-                    self.spec,
-                    self.stage,
-                    self.hotkey,
-                    fact.epoch,
-                    joined=fact.step,
-                    reads_tokens=self.reads_tokens,
-                    resumed=self.resumed,
-                )
-                return [*self.training.commit(fact.step)]
+                return self._train(fact)
             case facts.Committed():
                 if epoch := self._training_of(fact.epoch):
                     epoch.committed(fact)
@@ -189,10 +195,11 @@ class ReplicaCore:
             case MergeReady():
                 return answer + self._merge_ready(event)
             case AuditsClosed():
-                return [*answer, effects.ForgetEpoch(event.epoch)]
+                self._closed.add(event.epoch)
+                return answer + self._forget(self.duties.admitted)
             case RunEnd():
                 self.ended = event.reason
-                return answer
+                return answer + self._forget(None)
             case _:
                 return answer + (self.training.on_event(event) if self.training is not None else [])
 
@@ -211,42 +218,125 @@ class ReplicaCore:
 
     def _load_base(self, event: LoadBase) -> list[effects.Effect]:
         held = self.base
-        if held is not None and held.epoch >= event.epoch and event.digest in (None, held.digest):
-            return self._ready()
-        self.listening = False
+        if held is not None and held.epoch >= event.epoch:
+            newer = self.spec.overlaps and held.epoch > event.epoch
+            if newer or event.digest in (None, held.digest):
+                return self._ready()
+        self._making_base = True
         return [effects.FetchBase(event.epoch, event.digest, event.parts)]
 
-    def _admit(self, event: Admit) -> list[effects.Effect]:
-        if self.base is None or self.base.epoch != event.epoch:
-            return []  # of an epoch whose merge this replica has applied since
-        self.listening, self.training = False, None
-        return [effects.LoadState(event.epoch, event.step, event.carries)]
+    def _hold(self, fact: facts.BaseHeld) -> list[effects.Effect]:
+        self.base = fact
+        if self._merges and self._merges[0].epoch < fact.epoch:
+            self._merges.popleft()
+        else:
+            self._making_base = False
+        return self._ready() + self._apply_behind()
 
     def _merge_ready(self, event: MergeReady) -> list[effects.Effect]:
-        if self.base is None or self.base.epoch != event.epoch:
-            return self._ready() if self.base is not None and self.base.epoch > event.epoch else []
-        self.listening = False
+        if self.base is not None and self.base.epoch > event.epoch:
+            return self._ready()
+        newest = self._merges[-1].epoch + 1 if self._merges else self.base.epoch if self.base else None
+        if newest != event.epoch:
+            return []
+        if self.spec.overlaps:
+            self._merges.append(event)
+            return self._apply_behind() if len(self._merges) == 1 else []
         epoch = self._training_of(event.epoch)
         if epoch is not None and not epoch.settled:
             self._pending_merge = event
             return []
         return self._apply(event)
 
-    def _finish(self, epoch: EpochTraining) -> list[effects.Effect]:
-        """After the last COMMIT: store the pseudo-gradient, then apply the merge if it is pending."""
-        answer: list[effects.Effect] = []
-        if not self._delta_given:
-            self._delta_given = True
-            if self.base is not None and self.base.epoch == epoch.epoch:
-                answer += self.duties.begin(effects.StoreDelta(epoch.epoch))
-        if self._pending_merge is not None:
-            answer += self._apply(self._pending_merge)
-        return answer
-
     def _apply(self, event: MergeReady) -> list[effects.Effect]:
         trained = self.training is not None
         self._pending_merge = self.training = None
+        self._making_base = True
         return [effects.ApplyMerge(event.epoch, event.parts, trained)]
+
+    def _apply_behind(self) -> list[effects.Effect]:
+        """With overlap a merge changes nothing of the training, and events do not wait for it."""
+        if not self._merges:
+            return []
+        event = self._merges[0]
+        return [effects.ApplyMerge(event.epoch, event.parts, trained=False)]
+
+    # ---- epochs ----------------------------------------------------------------------------------
+
+    def _admit(self, event: Admit) -> list[effects.Effect]:
+        if self.base is None or not self._holds_start(self.base.epoch, event.epoch):
+            return []  # of an epoch whose merge this replica has applied since
+        before = self._training_of(event.epoch - 1)
+        if self.spec.overlaps and event.carries and before is not None and not before.settled:
+            self._pending_admit = event
+            return []
+        return self._load(event)
+
+    def _holds_start(self, held: int, epoch: int) -> bool:
+        """Whether a replica whose newest base is `held` may begin `epoch`.
+
+        With overlap the epoch's own merge may be applied before a restart that has to repeat the epoch.
+        """
+        return self.spec.anchor(epoch) <= held <= (epoch + 1 if self.spec.overlaps else epoch)
+
+    def _load(self, event: Admit) -> list[effects.Effect]:
+        self._pending_admit = self.training = None
+        self._loading = LoadState(event.epoch, event.step, event.carries)
+        return [self._loading, *self._forget(event.epoch)]
+
+    def _train(self, fact: facts.StateLoaded) -> list[effects.Effect]:
+        carried = self._loading is not None and self._loading.carries
+        self._loading, self._delta_of = None, min(self._delta_of, fact.epoch - 1)
+        self.training = EpochTraining(
+            self.spec,
+            self.stage,
+            self.hotkey,
+            fact.epoch,
+            joined=fact.step,
+            reads_tokens=self.reads_tokens,
+            resumed=self.resumed,
+        )
+        answer = [*self.training.commit(fact.step)]
+        if self.spec.overlaps and carried and fact.epoch > 0:
+            answer += self._give_delta(fact.epoch - 1)  # an earlier process may not have stored it
+        return answer
+
+    def _finish(self, epoch: EpochTraining) -> list[effects.Effect]:
+        """After the last COMMIT: store the pseudo-gradient, then go on with what waited for it."""
+        answer = self._give_delta(epoch.epoch)
+        if self._pending_merge is not None:
+            answer += self._apply(self._pending_merge)
+        if self._pending_admit is not None:
+            answer += self._load(self._pending_admit)
+        return answer
+
+    def _give_delta(self, epoch: int) -> list[effects.Effect]:
+        """The duty to store an epoch's pseudo-gradient, once, unless it is merged."""
+        if self._delta_of >= epoch:
+            return []
+        self._delta_of = epoch
+        duty = effects.StoreDelta(epoch)
+        merged = self.base is None or self.base.epoch > epoch
+        return [] if merged else [*self.duties.begin(duty)]
+
+    def _forget(self, admitted: int | None) -> list[effects.Effect]:
+        """Forget epochs whose audits are closed, and of which no restart needs anything; None: all of them.
+
+        With overlap the admission to an epoch shows that the one before it was committed to, so that no
+        restart goes back to the end of the second before it, whose start is made with the third.
+        """
+        late = self.spec.overlaps and admitted is not None
+        gone = sorted(e for e in self._closed if not late or e <= (admitted or 0) - 3)
+        self._closed.difference_update(gone)
+        return [effects.ForgetEpoch(epoch) for epoch in gone]
+
+    def _awaited(self, trained: int) -> str:
+        """What a replica that has trained an epoch waits for, in a few words."""
+        last = trained + 1 == self.spec.schedule.epochs
+        needed = trained + 1 if last else self.spec.anchor(trained + 1)
+        if self.base is not None and self.base.epoch < needed:
+            return f"merging epoch {self.base.epoch}"
+        return "ready" if last else f"waiting for epoch {trained + 1}"
 
     def _ready(self) -> list[effects.Effect]:
         held = self.base

@@ -25,12 +25,15 @@ class Duties:
     """The duties of one replica life."""
 
     stage: int
+    merged_late: bool = False
+    """Whether an epoch is merged while the next one is trained."""
     under_way: set[Duty] = field(default_factory=set)
     """Duties that the shell is doing."""
     _merged: int = -1
     """The newest epoch whose merge is ready at this stage."""
-    _admitted: int = -1
-    """The newest epoch that this replica was admitted to. Every stage has merged the epochs before it."""
+    admitted: int = -1
+    """The newest epoch that this replica was admitted to. Every stage has merged the epochs before it; with
+    overlap, those before the one before it."""
     _parts: dict[tuple[int, int], MergePart] = field(default_factory=dict)
     """By stage and part: the parts of the newest epoch that this replica was drawn to merge."""
     _turns: dict[StoreEvidence, tuple[int, float]] = field(default_factory=dict)
@@ -44,8 +47,10 @@ class Duties:
             case MergeReady():
                 self._merged = max(self._merged, event.epoch)
             case Admit():
-                self._admitted = max(self._admitted, event.epoch)
-                self._parts.clear()
+                self.admitted = max(self.admitted, event.epoch)
+                self._parts = {
+                    at: part for at, part in self._parts.items() if not self._is_past(part.assign.epoch)
+                }
             case AuditsClosed():
                 self._audited.add(event.epoch)
                 self._turns = {duty: at for duty, at in self._turns.items() if duty.epoch != event.epoch}
@@ -97,7 +102,7 @@ class Duties:
             case StoreDelta():
                 return not self._is_merged(duty.epoch)
             case MergePart(assign):
-                # Another stage's MergeReady is not sent here. The next epoch starts after all merges.
+                # Another stage's MergeReady is not sent here. An epoch starts after all merges of one before.
                 over = self._is_merged if assign.stage == self.stage else self._is_past
                 return not over(assign.epoch)
             case StoreBase() | StoreEvidence():
@@ -108,4 +113,4 @@ class Duties:
         return self._merged >= epoch or self._is_past(epoch)
 
     def _is_past(self, epoch: int) -> bool:
-        return self._admitted > epoch
+        return self.admitted > epoch + self.merged_late

@@ -225,7 +225,7 @@ def _has_voice(run: RunState, member: Member, base: int) -> bool:
     """
     past = run.epochs.get(base - 1)
     admitted = past is not None and member.hotkey in past.lives and member.ready_epoch == base - 1
-    admitted = admitted and (run.overlaps or member.joined is not None)
+    admitted = admitted and (run.spec.overlaps or member.joined is not None)
     return admitted and member.owner not in run.bases.false_owners
 
 
@@ -256,10 +256,10 @@ def _accept(run: RunState, member: Member, epoch: int, agrees: bool) -> None:
         run.dirty = True
         return
     run.roster.set_ready(member, epoch)
-    if not run.overlaps:
+    if not run.spec.overlaps:
         member.joined = None
     run.look_at(member)
-    if not run.overlaps or not any(member.hotkey in e.lives for e in (run.current, *run.awaiting())):
+    if not run.spec.overlaps or not any(member.hotkey in e.lives for e in (run.current, *run.awaiting())):
         member.forget_events()  # a restart from disk needs the events after this base
     ready = _merge_into(run, epoch + 1, member.stage)
     if ready is not None and run.phase is not Phase.FINISHED:

@@ -170,7 +170,7 @@ class Coordinator:
                 merging.begin_merge(run)
             if run.merging is not None and run.store_away_since is None:
                 self._merge()
-            if run.phase is Phase.MERGING and run.overlaps:
+            if run.phase is Phase.MERGING and run.spec.overlaps:
                 self._overlap()
             if dirty:
                 auditing.close_audits(run)
@@ -193,13 +193,13 @@ class Coordinator:
         run.epoch, run.phase, run.dirty = number, Phase.TRAINING, True
         sealing.let_go(run, number - 1)
         if number not in run.epochs:
-            ended = run.epochs[number - 1].ended if run.overlaps else merging.carried(run, number - 1)
+            ended = run.epochs[number - 1].ended if run.spec.overlaps else merging.carried(run, number - 1)
             run.epochs[number] = EpochState(number, ended)
         for stage in range(run.stages):
             for member in run.miners(stage):
                 if member.ready_epoch < run.anchor:
                     run.changed.offers[member.hotkey] = member
-                if run.overlaps:
+                if run.spec.overlaps:
                     member.joined = None
                     run.changed.admissions[member.hotkey] = member
 
@@ -247,7 +247,7 @@ class Coordinator:
         own_starts.settle(epoch)
         if last:
             run.phase, run.dirty = Phase.FINISHED, True
-        elif not run.overlaps:
+        elif not run.spec.overlaps:
             self._begin_epoch(following)
 
     def _overlap(self) -> None:

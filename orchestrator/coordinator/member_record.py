@@ -115,7 +115,7 @@ def _state(run: RunState, member: Member) -> tuple[MemberState, str, str]:
         return MemberState.LATE, why, "its next receipt or stored frame"
     if member.ready_epoch < run.anchor:
         return MemberState.LOADING, f"it loads the base of epoch {run.anchor}", "it reports that base"
-    if run.phase is Phase.MERGING and not run.overlaps:
+    if run.phase is Phase.MERGING and not run.spec.overlaps:
         return MemberState.IDLE, f"epoch {run.epoch} is being merged", f"epoch {run.epoch + 1} begins"
     if run.phase is Phase.TRAINING and member.joined is None and must_wait(run, member):
         why = f"it took the base anew too often within {counted(run.spec.audit.window, 'epoch')}"

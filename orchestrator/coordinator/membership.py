@@ -248,8 +248,8 @@ def _send_merge(run: RunState, member: Member) -> None:
 
     Events before its admission are forgotten once it has begun.
     """
-    base = run.epochs.get(member.ready_epoch)
-    ready = base.merges[member.stage].ready if run.overlaps and base is not None and base.merges else None
+    held = run.epochs.get(member.ready_epoch) if run.spec.overlaps else None
+    ready = held.merges[member.stage].ready if held is not None and held.merges else None
     if ready is not None:
         run.send(member.hotkey, ready)
 
@@ -272,7 +272,7 @@ def admit(run: RunState) -> None:
         step = epoch.closed_steps
         member.joined = (run.epoch, step)
         carries = member.hotkey in epoch.carried
-        if run.overlaps:  # an own start is made of what lies on the disk, once
+        if run.spec.overlaps:  # an own start is made of what lies on the disk, once
             anew = member.hotkey in epoch.lives
             carries = carries and not anew and member.ended == run.epoch - 1
             member.admitted = member.events.next_seq

@@ -117,7 +117,7 @@ def take_receipts(run: RunState, member: Member, receipts: tuple[Receipt, ...]) 
             continue
         epoch.receipts[member.hotkey].append(digest)
         epoch.last_receipt[member.hotkey] = receipt.seq
-        member.receipt_epoch = receipt.epoch
+        member.receipt_epoch = max(member.receipt_epoch, receipt.epoch)
         member.history.work(run.epoch).count(receipt.kind)
         lives = epoch.lives.get(member.hotkey, [])
         index = life_of(epoch, member, receipt, lives)

@@ -17,7 +17,7 @@ def note_commit(run: RunState, member: Member, epoch: EpochState, life: Life) ->
 
     To the epoch's last: its miner may begin the next epoch with its own start.
     """
-    if not run.overlaps or life is not epoch.lives[member.hotkey][-1]:
+    if not run.spec.overlaps or life is not epoch.lives[member.hotkey][-1]:
         return
     if life.committed == life.joined and epoch is run.current:
         member.forget_events_before_admission()
@@ -47,7 +47,7 @@ def settle(epoch: EpochState) -> None:
 def must_commit(run: RunState, member: Member) -> bool:
     """Whether a miner is still to end the epoch before the current one, so that it is not admitted yet."""
     before = run.epochs.get(run.epoch - 1)
-    if not run.overlaps or before is None or not before.merges:
+    if not run.spec.overlaps or before is None or not before.merges:
         return False
     merge = before.merges[member.stage]
     return not merge.fixed and member.hotkey in merge.uncommitted

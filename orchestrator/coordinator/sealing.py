@@ -241,7 +241,7 @@ def _miner_record(epoch: EpochState, member: Member) -> MinerRecord:
 
 
 def _lives(lives: list[Life], last: int | None, began: tuple[StoredObject, ...]) -> tuple[LifeRecord, ...]:
-    """The lives of a miner whose newest receipt is `last`; one without receipts begins where the next one does.
+    """The lives of a miner whose newest receipt is `last`; one without any begins where the next one does.
 
     `began` is its contribution to the merge before, in a run with overlap.
     """

@@ -12,7 +12,7 @@ from iota.protocol.heldout import BaseLoss
 from iota.protocol.messages import Outcome, Role, Verdict
 from iota.protocol.plans import WholePlan
 from iota.protocol.receipts import GENESIS
-from iota.spec import Overlap, Pipeline, RunSpec
+from iota.spec import Pipeline, RunSpec
 from orchestrator.bridge import Bridge
 from orchestrator.coordinator.adaptive_deadline import AdaptiveDeadline
 from orchestrator.coordinator.base_table import Bases, StageEpoch
@@ -255,11 +255,6 @@ class RunState:
     def anchor(self) -> int:
         """Number of the base that replicas begin the current epoch from."""
         return self.spec.anchor(self.epoch)
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether an epoch is merged while the next one is trained."""
-        return self.spec.outer.overlap is Overlap.ONE_EPOCH
 
     def merging_epoch(self) -> EpochState:
         """The epoch whose merge is under way. Call it only while there is one."""

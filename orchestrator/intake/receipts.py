@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from iota.console.counts import counted
 from iota.identity.signatures import signing_bytes
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import RECEIPTS_DOMAIN, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
 from orchestrator.coordinator import Member
 from orchestrator.coordinator.state import RunState
 from orchestrator.intake.receipt_checks import ReceiptChecks
@@ -42,8 +42,6 @@ def new_receipts(
     for before, after in pairwise(receipts):
         if after.seq != before.seq + 1 or after.previous != before.content_digest():
             raise Problem(ProblemType.BAD_RECEIPTS, f"receipt {after.seq} does not follow {before.seq}")
-        if after.epoch < before.epoch:
-            raise _of_the_past(after)
     fresh = receipts[max(0, member.receipts + 1 - receipts[0].seq) :]
     if fresh[0].previous != member.head:
         raise Problem(
@@ -52,8 +50,7 @@ def new_receipts(
             f" {counted(member.receipts, 'receipt')} stored here",
             extra={"receipts": member.receipts, "head": member.head},
         )
-    if fresh[0].epoch < member.receipt_epoch:
-        raise _of_the_past(fresh[0])
+    _check_epochs(run, member.receipt_epoch, fresh)
     checks = ReceiptChecks(run, member, at, verify)
     for receipt in fresh:
         if fault := checks.fault(receipt):
@@ -61,8 +58,16 @@ def new_receipts(
     return fresh
 
 
-def _of_the_past(receipt: Receipt) -> Problem:
-    return Problem(
-        ProblemType.BAD_RECEIPTS,
-        f"receipt {receipt.seq} is of epoch {receipt.epoch}, which the receipts before it have left",
-    )
+def _check_epochs(run: RunState, newest: int, receipts: Sequence[Receipt]) -> None:
+    """Raise Problem (BAD_RECEIPTS) for a receipt of an earlier epoch than those before it.
+
+    With overlap an epoch is merged while the next one is trained, so that a MERGE may be of the one before.
+    """
+    for receipt in receipts:
+        merges = receipt.kind is OpKind.MERGE and receipt.epoch >= run.spec.anchor(newest)
+        if receipt.epoch < newest and not merges:
+            raise Problem(
+                ProblemType.BAD_RECEIPTS,
+                f"receipt {receipt.seq} is of epoch {receipt.epoch}, which the receipts before it have left",
+            )
+        newest = max(newest, receipt.epoch)

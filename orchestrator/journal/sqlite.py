@@ -34,15 +34,6 @@ CREATE TABLE batches (
 CREATE INDEX batches_of_miner ON batches (hotkey, last_epoch);
 COMMIT;
 """
-_BATCHES: Final = """
-WITH own AS (
-    SELECT min(entry) AS first, max(entry) AS last FROM batches
-    WHERE hotkey = :hotkey AND last_epoch >= :epoch AND first_epoch <= :epoch)
-SELECT entries.json, batches.signature FROM own, batches JOIN entries ON entries.seq = batches.entry
-WHERE hotkey = :hotkey AND last_epoch >= :epoch - 1 AND entry BETWEEN own.first AND own.last
-ORDER BY batches.entry
-"""
-"""A chain has no gaps, and an epoch's receipts may have those of the epochs beside it between them."""
 _ENTRY: Final[TypeAdapter[Entry]] = TypeAdapter(Entry)
 
 
@@ -109,7 +100,15 @@ class SqliteJournal:
         # On a separate connection, so that a read does not wait for a commit.
         if self._reader is None:
             self._reader = self._connect()
-        rows = self._reader.execute(_BATCHES, {"hotkey": hotkey, "epoch": epoch}).fetchall()
+        touching = "FROM batches WHERE hotkey = ? AND last_epoch >= ? AND first_epoch <= ?"
+        (first, last) = self._reader.execute(
+            f"SELECT MIN(entry), MAX(entry) {touching}", (hotkey, epoch, epoch)
+        ).fetchone()
+        rows = self._reader.execute(
+            "SELECT entries.json, batches.signature FROM batches JOIN entries ON entries.seq = batches.entry"
+            " WHERE hotkey = ? AND last_epoch >= ? AND batches.entry BETWEEN ? AND ? ORDER BY batches.entry",
+            (hotkey, epoch - 1, first, last),  # of epochs that overlap, receipts are mixed
+        ).fetchall()
         return [
             ReceiptBatch.model_validate({"receipts": json.loads(text)["receipts"], "signature": signature})
             for text, signature in rows

@@ -12,7 +12,7 @@ from iota.protocol.bridge import LR_FACTOR, PAUSED, Set, WriteRequest
 from iota.protocol.plans import WholePlan
 from iota.simulate.names import fake_hotkey
 from iota.simulate.swarm import LIMITS, VirtualSwarm
-from iota.spec import Pipeline
+from iota.spec import Overlap, Pipeline
 from orchestrator.coordinator import Bridged, Coordinator
 from orchestrator.coordinator.epoch_state import Ending, counted_pairs
 from orchestrator.coordinator.state import Phase
@@ -72,6 +72,7 @@ class Books:
     push_rate=st.sampled_from([0.0, 0.5, 1.0]),
     deny_rate=st.sampled_from([0.0, 0.0, 0.05, 0.5]),
     lose_rate=st.sampled_from([0.0, 0.0, 0.0, 0.05]),
+    overlap=st.sampled_from(Overlap),
 )
 def test_every_microbatch_ends_once_whatever_happens(
     seed: int,
@@ -88,8 +89,9 @@ def test_every_microbatch_ends_once_whatever_happens(
     push_rate: float,
     deny_rate: float,
     lose_rate: float,
+    overlap: Overlap,
 ) -> None:
-    epochs = 2
+    epochs = 2 if overlap is Overlap.NONE else 4
     spec = tiny_spec(
         stages=stages,
         replicas=replicas,
@@ -99,6 +101,7 @@ def test_every_microbatch_ends_once_whatever_happens(
         pipeline=pipeline,
         credit=credit,
         heldout=heldout,
+        overlap=overlap,
     )
     swarm = VirtualSwarm(
         spec,

@@ -10,6 +10,7 @@ from iota.spec import (
     ModelSpec,
     OptimizerSpec,
     OuterSpec,
+    Overlap,
     Pipeline,
     RunSpec,
     ScheduleSpec,
@@ -27,6 +28,7 @@ def tiny_spec(
     credit: int,
     commit_every: int = 5,
     heldout: int = 0,
+    overlap: Overlap = Overlap.NONE,
 ) -> RunSpec:
     return RunSpec(
         model=ModelSpec(
@@ -44,6 +46,6 @@ def tiny_spec(
             heldout=heldout,
         ),
         optimizer=OptimizerSpec(lr=0.1),
-        outer=OuterSpec(),
+        outer=OuterSpec(overlap=overlap),
         audit=AuditSpec(commit_every=commit_every),
     )

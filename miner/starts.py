@@ -1,0 +1,121 @@
+"""The states that a replica begins epochs with, from its disk.
+
+Without overlap the start state is written with the base. With overlap (`outer.overlap`) a replica that goes
+on begins with its own start, made here from the anchor and from its own pseudo-gradient, and everybody else
+with the anchor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from iota.compute.commitment import commitment
+from iota.compute.state import StageState, load_state, save_state
+from iota.model.layout import run_shapes
+from iota.model.weight_dtype import weight_dtype
+from iota.objects import part_sizes
+from iota.outer.base_values import BaseRoots, nearest_bf16
+from iota.outer.delta_codecs import open_delta_codec
+from iota.outer.own_start import own_start
+from iota.outer.partition import PartError, Vector
+from iota.outer.pseudo_gradient import unflatten
+from iota.spec import RunSpec
+from miner.core.effects import LoadState
+from miner.delta_files import DeltaFiles
+from miner.device import DeviceThread
+from miner.disk import MinerDisk
+from miner.op_records import StateLost
+from miner.ops import OpRunner
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a life begins an epoch with."""
+
+    state: StageState
+    base: BaseRoots
+    """Of the base that it begins from: with overlap the anchor, also where it has an own start."""
+    feedback: tuple[str, ...] = ()
+    """Leaves of its error feedback; empty for none."""
+
+
+def kept_start(spec: RunSpec, stage: int, disk: MinerDisk, effect: LoadState) -> Start:
+    """The start of `effect` without overlap. Raises StateError and PartError for a damaged disk."""
+    state, base = load_state(disk.start_state(effect.epoch), spec, stage), disk.base_roots(effect.epoch)
+    if not effect.carries:
+        return Start(StageState(state.weights), base)
+    return Start(state, base, DeltaFiles(spec, disk).leaves(effect.epoch))
+
+
+class OwnStarts:
+    """Start states of a run with overlap. An own start is on the disk before it is given."""
+
+    def __init__(self, spec: RunSpec, runner: OpRunner, device: DeviceThread) -> None:
+        self._spec, self._runner, self._device = spec, runner, device
+
+    async def get(self, effect: LoadState, trained: int) -> Start:
+        """The start of `effect`, where the engine holds the last version of the epoch `trained`.
+
+        Raises StateError and PartError for a damaged disk, StateLost where there is nothing to carry on, and
+        OSError where the disk is full.
+        """
+        runner, disk, epoch = self._runner, self._runner.disk, effect.epoch
+        roots = disk.base_roots(self._spec.anchor(epoch))
+        if epoch == trained and not effect.carries:
+            await runner.recorder.run(runner.log.begin_life)
+        if epoch == 0 or not effect.carries:
+            return Start(await asyncio.to_thread(self._weights, epoch, own=False), roots)
+        if not disk.start_state(epoch).exists():
+            if trained != epoch - 1:
+                raise StateLost(f"epoch {epoch} goes on from epoch {epoch - 1}, of which nothing is here")
+            await self._make(epoch)
+        state = await asyncio.to_thread(load_state, disk.start_state(epoch), self._spec, runner.stage)
+        disk.forget_used_delta(epoch - 1)
+        runner.log.forget_before(epoch - 1)
+        return Start(state, roots, DeltaFiles(self._spec, disk).leaves(epoch))
+
+    async def _make(self, epoch: int) -> None:
+        """Write the own start of `epoch`, with the moments that the engine has."""
+        started = await asyncio.to_thread(self._weights, epoch, own=True)
+
+        def rebased() -> StageState:
+            self._runner.engine.rebase(started.weights)
+            return self._runner.engine.state()
+
+        state = await self._device.run(rebased)
+
+        def keep() -> None:
+            path = self._runner.disk.start_state(epoch)
+            save_state(state, path, commitment(state, self._spec.outer.part_elements))
+
+        await asyncio.to_thread(keep)
+
+    def _weights(self, epoch: int, *, own: bool) -> StageState:
+        """The anchor's weights or the own start's, with one partition of fp32 in memory."""
+        spec, stage, disk = self._spec, self._runner.stage, self._runner.disk
+        codec, sizes = open_delta_codec(spec.outer.codec), part_sizes(spec, stage)
+        given = disk.delta_parts(epoch - 1) if own else []
+        if own and len(given) != len(sizes):
+            raise PartError(f"{disk.delta(epoch - 1)} does not hold the pseudo-gradient of epoch {epoch - 1}")
+        made, first = torch.empty(sum(sizes), dtype=weight_dtype(spec)), 0
+        for number, partition in enumerate(disk.base_partitions(spec, stage, spec.anchor(epoch))):
+            values = partition.weights
+            if own:
+                values = own_start(
+                    spec, epoch, partition, codec.decode(given[number].read_bytes(), values.size)
+                )
+            made[first : first + values.size] = _rounded(values, made.dtype)
+            first += values.size
+        like = {name: torch.empty(shape, device="meta") for name, shape in run_shapes(spec, stage).items()}
+        return StageState(unflatten(made, like))
+
+
+def _rounded(values: Vector, dtype: torch.dtype) -> torch.Tensor:
+    """Values of a base, (N,), as the weights that a replica starts with."""
+    if dtype is torch.float32:
+        return torch.from_numpy(values)
+    return torch.from_numpy(nearest_bf16(values).view(np.int16)).view(torch.bfloat16)

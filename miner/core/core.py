@@ -43,7 +43,7 @@ class ReplicaCore:
     _pending_merge: MergeReady | None = None
     """A merge that was announced before this replica committed to the last version of its epoch."""
     _pending_admit: Admit | None = None
-    """With overlap: an admission that came before that, to a process that repeats the epoch."""
+    """With overlap: an admission that waits for that, or where it is to begin anew for the ops that run."""
     _merges: deque[MergeReady] = field(default_factory=deque)
     """With overlap: merges that are applied behind the training, the first one now."""
     _delta_of: int = -1
@@ -64,9 +64,12 @@ class ReplicaCore:
         """The effects of `fact`, in the order in which the shell starts them."""
         answer = self._react(fact)
         if self.training is not None:
-            answer += self.training.go_on()
+            anew = self._pending_admit is not None and not self._pending_admit.carries
+            answer += [] if anew else self.training.go_on()
             if self.training.settled:
                 answer += self._finish(self.training)
+            elif anew:
+                answer += self._leave(self.training)
         return answer
 
     def wants(self, effect: effects.Sending | effects.FetchFrame | effects.Duty) -> bool:
@@ -266,9 +269,8 @@ class ReplicaCore:
     def _admit(self, event: Admit) -> list[effects.Effect]:
         if self.base is None or not self._holds_start(self.base.epoch, event.epoch):
             return []  # of an epoch whose merge this replica has applied since
-        before = self._training_of(event.epoch - 1)
-        if self.spec.overlaps and event.carries and before is not None and not before.settled:
-            self._pending_admit = event
+        if self.spec.overlaps and self.training is not None:
+            self._pending_admit = event  # `take` goes on with it, perhaps at once
             return []
         return self._load(event)
 
@@ -306,9 +308,11 @@ class ReplicaCore:
         answer = self._give_delta(epoch.epoch)
         if self._pending_merge is not None:
             answer += self._apply(self._pending_merge)
-        if self._pending_admit is not None:
-            answer += self._load(self._pending_admit)
-        return answer
+        return answer + self._leave(epoch)
+
+    def _leave(self, epoch: EpochTraining) -> list[effects.Effect]:
+        """Begin what this replica was admitted to, once no more receipts of the present training come."""
+        return self._load(self._pending_admit) if self._pending_admit is not None and epoch.over else []
 
     def _give_delta(self, epoch: int) -> list[effects.Effect]:
         """The duty to store an epoch's pseudo-gradient, once, unless it is merged."""

@@ -70,6 +70,8 @@ class EpochTraining:
         """Microbatches whose tokens were asked for; True once they are read."""
         self._committed = -1
         """The newest version whose COMMIT receipt is written."""
+        self._commits = -1
+        """The newest version whose COMMIT was given out."""
 
     @property
     def epoch(self) -> int:
@@ -136,6 +138,11 @@ class EpochTraining:
         """Whether an op is launched, runs or is recorded."""
         return self.launching is not None or bool(self._unrecorded)
 
+    @property
+    def over(self) -> bool:
+        """Whether no more receipts of it come if no op is begun."""
+        return not self.working and self._committed == self._commits
+
     def op_launched(self, fact: OpLaunched) -> None:
         """The device has the op that was to be launched; ignored of an epoch's training that was replaced."""
         if self.launching is not None and self.launching.op == fact.op:
@@ -162,8 +169,10 @@ class EpochTraining:
 
     def commit(self, version: int) -> list[Effect]:
         """What commits to a version that was loaded or made just now; empty if none is due."""
-        due = self.schedule.spec.is_committed(version, self.schedule.joined)
-        return [WriteCommit(self.epoch, version)] if due else []
+        if not self.schedule.spec.is_committed(version, self.schedule.joined):
+            return []
+        self._commits = version
+        return [WriteCommit(self.epoch, version)]
 
     def committed(self, fact: Committed) -> None:
         """A version's COMMIT receipt is written."""

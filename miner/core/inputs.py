@@ -184,7 +184,8 @@ class InputBook:
         name, route, reads = fact.name, self._route(fact.name), self.reads(fact)
         if route is not None:
             known = route.frame(name)
-            route.fetching.discard(name)
+            if fact.pushed is None or reads:  # one that is here and not read does not end the wait for it
+                route.fetching.discard(name)
             if fact.pushed is None:
                 known.fetched, known.denied = True, False
             else:

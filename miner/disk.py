@@ -176,6 +176,10 @@ class MinerDisk:
         if hasher.roots() != self.base_roots(epoch):
             raise PartError(f"{folder} does not have the digest that was written with it")
 
+    def base_files(self, spec: RunSpec, stage: int, epoch: int) -> list[Path]:
+        """Files of a base, which are its parts as they are stored."""
+        return [_base_part(self.root / "base" / str(epoch), n) for n in range(part_count(spec, stage))]
+
     def base_roots(self, epoch: int) -> BaseRoots:
         """The roots of a base, as `save_base` wrote them. Raises PartError if they are gone."""
         path = self.root / "base" / str(epoch) / "digest"

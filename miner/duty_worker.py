@@ -16,7 +16,6 @@ from iota.client.run_objects import RunObjects
 from iota.compute.errors import StateError
 from iota.compute.state import check_intact
 from iota.objects import BaseKey, DeltaKey, EvidenceKey, MergedKey
-from iota.outer.base import base_parts
 from iota.outer.merge import merge_part
 from iota.outer.partition import PartError
 from iota.protocol.events import MergeAssign
@@ -43,7 +42,7 @@ from miner.turns import Turns
 log = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 4
-"""Partitions of a pseudo-gradient that are in memory on their way to the store."""
+"""Partitions of a pseudo-gradient or a base that are in memory on their way to the store."""
 
 Attempt = Callable[[bool], Awaitable[Report]]
 """One try of a duty; the argument is True from the second try on."""
@@ -113,19 +112,12 @@ class DutyWorker:
                 return f"storing the evidence {what}", lambda _: self._store_evidence(duty)
 
     async def _store_delta(self, epoch: int) -> Delta:
-        """Store a pseudo-gradient, one object per partition, with `_READ_AT_ONCE` of them in memory."""
-        files, room = self.disk.delta_parts(epoch), asyncio.Semaphore(_READ_AT_ONCE)
+        """Store a pseudo-gradient, one object per partition."""
+        files = self.disk.delta_parts(epoch)
         if not files:
             raise FileNotFoundError(f"{self.disk.delta(epoch)} has no pseudo-gradient")
-
-        async def put(number: int, file: Path) -> StoredObject:
-            async with room:
-                data = await asyncio.to_thread(file.read_bytes)
-                key = DeltaKey(self.spec.id, epoch, self.stage, self.hotkey, number)
-                return await self.objects.put(str(key), data)
-
-        puts = [put(number, file) for number, file in enumerate(files)]
-        return Delta(epoch=epoch, parts=tuple(await asyncio.gather(*puts)))
+        keys = [DeltaKey(self.spec.id, epoch, self.stage, self.hotkey, n) for n in range(len(files))]
+        return Delta(epoch=epoch, parts=await self._put_files(keys, files))
 
     async def _merge(self, assign: MergeAssign, urls: Mapping[str, str]) -> Merged:
         """Merge one partition of one stage, store and sign it. A second miner must get the same bits."""
@@ -146,16 +138,25 @@ class DutyWorker:
         )
 
     async def _store_base(self, epoch: int) -> BaseStored:
-        base, roots = await asyncio.to_thread(self.disk.load_base, self.spec, self.stage, epoch)
-        parts = await asyncio.to_thread(base_parts, self.spec, base)
-        keys = [BaseKey(self.spec.id, epoch, self.stage, n, self.hotkey) for n in range(len(parts))]
-        return BaseStored(epoch=epoch, digest=roots.digest, parts=await self._put_parts(keys, parts))
+        """Store a base that is not damaged, one object per partition."""
+        whole = self.disk.base_partitions(self.spec, self.stage, epoch)
+        await asyncio.to_thread(lambda: sum(1 for _ in whole))
+        files = self.disk.base_files(self.spec, self.stage, epoch)
+        keys = [BaseKey(self.spec.id, epoch, self.stage, n, self.hotkey) for n in range(len(files))]
+        digest = self.disk.base_roots(epoch).digest
+        return BaseStored(epoch=epoch, digest=digest, parts=await self._put_files(keys, files))
 
-    async def _put_parts(
-        self, keys: Sequence[DeltaKey | BaseKey], parts: Sequence[bytes]
+    async def _put_files(
+        self, keys: Sequence[DeltaKey | BaseKey], files: Sequence[Path]
     ) -> tuple[StoredObject, ...]:
-        puts = [self.objects.put(str(key), part) for key, part in zip(keys, parts, strict=True)]
-        return tuple(await asyncio.gather(*puts))
+        """Store files, with `_READ_AT_ONCE` of them in memory."""
+        room = asyncio.Semaphore(_READ_AT_ONCE)
+
+        async def put(key: DeltaKey | BaseKey, file: Path) -> StoredObject:
+            async with room:
+                return await self.objects.put(str(key), await asyncio.to_thread(file.read_bytes))
+
+        return tuple(await asyncio.gather(*(put(k, f) for k, f in zip(keys, files, strict=True))))
 
     async def _store_evidence(self, duty: StoreEvidence) -> EvidenceStored:
         epoch, item, version = duty.epoch, duty.item, duty.version

@@ -16,7 +16,8 @@ from iota.settings.kinds import format_bytes
 from iota.spec import Pipeline, RunSpec
 
 EPOCHS_KEPT: Final = 3
-"""Epochs whose frames and bases are on a disk at once: in training, under audit, being deleted."""
+"""Epochs whose frames and bases are on a disk at once: in training, under audit, being deleted. With overlap
+there is one more, which is being merged."""
 CACHE_BYTES: Final = 1 << 30
 """Disk for cached blocks of the data shards (1 GiB)."""
 STATE_COPIES: Final = 2
@@ -42,16 +43,19 @@ class Needs:
     graphs: int
     """Graphs that are kept at once: the credit; the last stage keeps one."""
     loading: int
-    """Main memory for a base while it is loaded or merged: the old one and the new one."""
+    """Main memory for a base while it is loaded or merged: the old and the new one. With overlap these are
+    on the disk alone, and it is for a start: the one before, the one that is made, and its state."""
     copies: int
     """Main memory for copies of the state on their way to the disk."""
     snapshots: int
-    """Disk for the snapshots that audits may ask for, of two epochs, each with one that is being written."""
+    """Disk for the snapshots that audits may ask for, of two epochs, each with one that is being written; of
+    three with overlap, each with the start that a restart needs."""
     frames: int
     """Disk for the frames that the ops read and sent, which audits may ask for."""
     bases: int
     deltas: int
-    """Disk for the encoded pseudo-gradient, and for the error feedback, which audits may ask for."""
+    """Disk for the encoded pseudo-gradient, of which there are two with overlap, and for the error feedback,
+    which audits may ask for."""
     receipts: int
     """Of the whole run."""
     cache: int
@@ -94,6 +98,8 @@ def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
     last = stage == spec.last_stage
     ends = (stage == 0) + last
     vectors = 2 if spec.outer.momentum else 1
+    late, moments = int(spec.overlaps), moment_bytes(spec.optimizer, shapes)
+    start = 3 * spec.precision.weight_bytes * parameters + moments
     sides = 2 - ends if spec.layout.stages > 1 else 0
     moved = sides * (2 * routed * spec.schedule.steps + spec.routed_heldout) * payload_size(spec)
     ops = (routed * (1 if last else 2) + 1) * spec.schedule.steps + spec.routed_heldout + spec.commitments
@@ -102,15 +108,16 @@ def stage_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Needs:
         parameters=parameters,
         weights=versions * (spec.precision.weight_bytes * parameters + _converted_bytes(spec, stage)),
         gradients=versions * spec.optimizer.gradient_sums.bytes * parameters,
-        moments=moment_bytes(spec.optimizer, shapes),
+        moments=moments,
         kept=kept_bytes(spec, stage, computed, compiled=compiled),
         graphs=1 if last else min(spec.schedule.credit, routed),
-        loading=2 * vectors * _FP32 * parameters,
+        loading=start if late else 2 * vectors * _FP32 * parameters,
         copies=min(STATE_COPIES, spec.commitments) * snapshot_bytes(spec, stage),
-        snapshots=2 * (spec.commitments + 1) * snapshot_bytes(spec, stage),
-        frames=EPOCHS_KEPT * moved,
-        bases=EPOCHS_KEPT * vectors * _FP32 * parameters,
-        deltas=sum(delta_part_bytes(spec, stage)) + (EPOCHS_KEPT + 1) * stage_feedback_bytes(spec, stage),
+        snapshots=(2 + late) * (spec.commitments + 1) * snapshot_bytes(spec, stage),
+        frames=(EPOCHS_KEPT + late) * moved,
+        bases=(EPOCHS_KEPT + late) * vectors * _FP32 * parameters,
+        deltas=(1 + late) * sum(delta_part_bytes(spec, stage))
+        + (EPOCHS_KEPT + late + 1) * stage_feedback_bytes(spec, stage),
         receipts=RECEIPT_BYTES * ops * spec.schedule.epochs,
         cache=CACHE_BYTES,
         compiled=compiled,

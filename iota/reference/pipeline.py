@@ -69,18 +69,32 @@ class ReferenceTrainer:
         """Run the epoch's steps and the outer step. Returns each step's losses, in order of microbatch."""
         start = _copy(self._weights)
         if epoch > 0 and self.spec.optimizer.state is StateRule.RESET:
-            for optimizer in self._optimizers:
-                optimizer.reset()
+            self.reset_moments()
         losses = self.run_steps(epoch, batches)
         for stage, weights in enumerate(self._weights):
-            merged = self._sent(stage, pseudo_gradient(start[stage], weights).numpy())
+            merged = self.sent(stage, pseudo_gradient(start[stage], weights).numpy())
             outer, mu = self.spec.outer, self.spec.outer.momentum_at(epoch)
             self._bases[stage] = after = outer_step(self._bases[stage], merged, outer.eta, mu)
-            for name, value in unflatten(torch.from_numpy(after.weights), weights).items():
-                weights[name].copy_(value)  # rounded to the nearest where the weights are bf16
+            self.set_weights(stage, after.weights)
         return losses
 
-    def _sent(self, stage: int, change_N: Vector) -> Vector:
+    def set_weights(self, stage: int, weights_N: Vector) -> None:
+        """Go on from these weights, rounded to the nearest where those of the run are bf16."""
+        own = self._weights[stage]
+        for name, value in unflatten(torch.from_numpy(weights_N), own).items():
+            own[name].copy_(value)
+
+    def reset_moments(self) -> None:
+        """Go on with moments of zero."""
+        for optimizer in self._optimizers:
+            optimizer.reset()
+
+    def forget_unsent(self) -> None:
+        """Go on without error feedback."""
+        for kept in self._feedback:
+            kept.clear()
+
+    def sent(self, stage: int, change_N: Vector) -> Vector:
         """What arrives of a stage's pseudo-gradient; the rest is added to the next epoch's."""
         outer, kept, arrived = self.spec.outer, self._feedback[stage], []
         for number, part in enumerate(split(change_N, outer.part_elements)):
@@ -105,6 +119,10 @@ class ReferenceTrainer:
                 self._optimizers[stage].update(self._weights[stage], sums, rate, rounding, mean.scale)
             losses.append(step_losses)
         return losses
+
+    def bases(self) -> list[OuterState]:
+        """The newest base of each stage, in fp32."""
+        return list(self._bases)
 
     def states(self) -> list[StageState]:
         """Copies of the weights and moments of each stage."""

@@ -39,7 +39,7 @@ class CopyReader:
 
     def wake(self) -> None:
         """Make `run` look for copies."""
-        if self._coordinator.state.current.unread:
+        if self._coordinator.unread_copies(1):
             self._due.set()
 
     async def run(self) -> None:

@@ -32,7 +32,7 @@ from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, StoredObj
 from iota.protocol.problems import Problem
 from iota.protocol.receipts import OpKind, Receipt
 from iota.protocol.records import Word
-from iota.spec import Overlap, RunSpec
+from iota.spec import RunSpec
 from iota.store import OUTAGES, ObjectTooLarge, StoreError
 from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, split_frames
 from validator.audits.encode_again import whole_feedback_root
@@ -109,7 +109,7 @@ class Evidence(RecordReader):
         found = self._outer.get(at)
         if found is None:
             found = await self._read_base(base)
-            if self.spec.outer.overlap is not Overlap.NONE:  # own starts of all its replicas are made of it
+            if self.spec.overlaps:  # own starts of all its replicas are made of it
                 self._outer[at] = found
         return found
 

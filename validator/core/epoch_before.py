@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from iota.protocol.receipts import Commitment
 from iota.protocol.records import DeltaRecord, EpochRecord, MinerRecord
-from iota.spec import Overlap, RunSpec, StateRule
+from iota.spec import RunSpec, StateRule
 from validator.core.record_checks import SealBroken
 from validator.core.sealed import SealedEpoch
 
@@ -52,7 +52,7 @@ def _ended(commitment: Commitment) -> Ended:
 
 def check_follows(spec: RunSpec, record: EpochRecord, before: EpochBefore) -> None:
     """Raise SealBroken unless a record gives each miner what it ended the epoch before with, and no other."""
-    overlaps = spec.outer.overlap is Overlap.ONE_EPOCH
+    overlaps = spec.overlaps
     for miner in record.miners:
         whole = _merged(before, miner) is not None
         if overlaps:

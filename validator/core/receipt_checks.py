@@ -10,7 +10,7 @@ from iota.model.moment_layout import moment_bytes
 from iota.protocol.merkle import EMPTY, zeros_root
 from iota.protocol.receipts import Commitment, Receipt
 from iota.protocol.records import LifeRecord
-from iota.spec import Overlap, RunSpec
+from iota.spec import RunSpec
 from validator.core.results import MinerFault
 from validator.core.sealed import SealedEpoch
 
@@ -64,7 +64,7 @@ def begins_with(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> str | Non
 
 def _carries(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> bool:
     """Whether a life may go on with moments and error feedback; with overlap by its own start alone."""
-    own = bool(life.began) or sealed.spec.outer.overlap is Overlap.NONE
+    own = bool(life.began) or not sealed.spec.overlaps
     return own and life is sealed.miners[hotkey].lives[0]
 
 

@@ -11,7 +11,7 @@ from iota.identity.certificates import certificate_fault
 from iota.objects import DeltaKey, max_bytes, part_count
 from iota.protocol.plans import WholePlan
 from iota.protocol.records import EpochRecord, MinerRecord
-from iota.spec import Overlap, RunSpec
+from iota.spec import RunSpec
 
 _ROOM: Final = 4
 """At most so many times the receipts that a miner's ops, steps and merges give are read. The orchestrator
@@ -70,7 +70,7 @@ def _check_starts(spec: RunSpec, epoch: int, miner: MinerRecord) -> None:
     """Raise SealBroken for an own start of another life than the first, or of other objects than the
     miner's contribution to the merge before, and for a void life that is the last one or has an own start.
     """
-    first, overlaps = miner.lives[0], spec.outer.overlap is Overlap.ONE_EPOCH
+    first, overlaps = miner.lives[0], spec.overlaps
     if any(life.began or life.void for life in (miner.lives[1:] if overlaps and epoch else miner.lives)):
         raise SealBroken(f"{miner.hotkey} has an own start in a life that has none")
     if first.void and (first.began or len(miner.lives) == 1):

@@ -23,6 +23,7 @@ from iota.outer.delta_codecs import open_delta_codec
 from iota.outer.own_start import own_start
 from iota.outer.partition import PartError, Vector
 from iota.outer.pseudo_gradient import unflatten
+from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
 from miner.core.effects import LoadState
 from miner.delta_files import DeltaFiles
@@ -65,9 +66,8 @@ class OwnStarts:
         """
         runner, disk, epoch = self._runner, self._runner.disk, effect.epoch
         roots = disk.base_roots(self._spec.anchor(epoch))
-        if epoch == trained and not effect.carries:
-            await runner.recorder.run(runner.log.begin_life)
         if epoch == 0 or not effect.carries:
+            await runner.recorder.run(lambda: self._part_from_other_life(effect, roots))
             return Start(await asyncio.to_thread(self._weights, epoch, own=False), roots)
         if not disk.start_state(epoch).exists():
             if trained != epoch - 1:
@@ -77,6 +77,13 @@ class OwnStarts:
         disk.forget_used_delta(epoch - 1)
         runner.log.forget_before(epoch - 1)
         return Start(state, roots, DeltaFiles(self._spec, disk).leaves(epoch))
+
+    def _part_from_other_life(self, effect: LoadState, anchor: BaseRoots) -> None:
+        """Have the log forget a life that had begun this epoch with another start, and repeat none of it."""
+        log = self._runner.log
+        begun = log.find((effect.epoch, effect.step, 0, 0, OpKind.COMMIT))
+        if begun is None or begun.commitment is None or begun.commitment.weights != anchor.start:
+            log.begin_life()
 
     async def _make(self, epoch: int) -> None:
         """Write the own start of `epoch`, with the moments that the engine has."""

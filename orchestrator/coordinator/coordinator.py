@@ -154,7 +154,7 @@ class Coordinator:
         """
         run = self.state
         before = None
-        while before != (run.phase, run.epoch, run.merging):
+        while before != (run.phase, run.epoch, run.merging) or run.changed.void:
             before = (run.phase, run.epoch, run.merging)
             dirty, run.dirty = run.dirty, False
             if dirty:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from iota.console.counts import counted
 from iota.identity.signatures import signing_bytes
 from iota.protocol.problems import Problem, ProblemType
-from iota.protocol.receipts import RECEIPTS_DOMAIN, OpKind, Receipt, ReceiptBatch, signed_payload
+from iota.protocol.receipts import RECEIPTS_DOMAIN, Receipt, ReceiptBatch, signed_payload
 from orchestrator.coordinator import Member
 from orchestrator.coordinator.state import RunState
 from orchestrator.intake.receipt_checks import ReceiptChecks
@@ -61,11 +61,10 @@ def new_receipts(
 def _check_epochs(run: RunState, newest: int, receipts: Sequence[Receipt]) -> None:
     """Raise Problem (BAD_RECEIPTS) for a receipt of an earlier epoch than those before it.
 
-    With overlap an epoch is merged while the next one is trained, so that a MERGE may be of the one before.
+    With overlap an epoch is merged while the next one is trained, so that it may be of the one before.
     """
     for receipt in receipts:
-        merges = receipt.kind is OpKind.MERGE and receipt.epoch >= run.spec.anchor(newest)
-        if receipt.epoch < newest and not merges:
+        if receipt.epoch < run.spec.anchor(newest):
             raise Problem(
                 ProblemType.BAD_RECEIPTS,
                 f"receipt {receipt.seq} is of epoch {receipt.epoch}, which the receipts before it have left",

@@ -63,6 +63,11 @@ class Driven:
     def state(self) -> RunState:
         return self.coordinator.state
 
+    @property
+    def merging(self) -> int:
+        """The epoch whose merge is under way, or else the current one."""
+        return self.state.epoch if self.state.merging is None else self.state.merging
+
     def hold_base(self) -> None:
         """All miners hold the base of epoch 0, which the orchestrator makes too."""
         for member in self.state.miners():
@@ -128,11 +133,11 @@ class Driven:
         size = self.state.part_bytes[stage][part]
         stored = StoredObject(key=f"merged/{member.hotkey}", digest=f"{digest:064x}", size=size)
         report = Merged(
-            epoch=self.state.epoch, stage=stage, part=part, stored=stored, left_out=dict(left_out or {})
+            epoch=self.merging, stage=stage, part=part, stored=stored, left_out=dict(left_out or {})
         )
         output = merge_output(stored.digest, report.left_out)
         receipt = self.receipt(member, OpKind.MERGE, 0, part).model_copy(
-            update={"stage": stage, "output": output}
+            update={"stage": stage, "output": output, "epoch": self.merging}
         )
         self.say(member, receipts=[receipt] if signed else [], reports=[report] if reported else [])
         for copy in self.coordinator.unread_copies() if read else ():
@@ -151,11 +156,11 @@ class Driven:
         for member in members:
             sizes = enumerate(self.state.part_bytes[member.stage])
             parts = (StoredObject(key=f"d/{member.hotkey}/{n}", digest="1" * 64, size=s) for n, s in sizes)
-            self.say(member, reports=[Delta(epoch=self.state.epoch, parts=tuple(parts))])
+            self.say(member, reports=[Delta(epoch=self.merging, parts=tuple(parts))])
 
     def merge_all(self) -> None:
         """Every drawn merger merges its parts, rightly."""
-        for stage, merge in enumerate(self.state.current.merges):
+        for stage, merge in enumerate(self.state.epochs[self.merging].merges):
             for number, part in enumerate(merge.parts):
                 for hotkey in list(part.mergers):
                     if part.agreed is None and self.state.members[hotkey].live:
@@ -163,13 +168,13 @@ class Driven:
 
     def next_base(self) -> None:
         """All replicas hold the base of the next epoch."""
-        following = self.state.epoch + 1
+        following = self.merging + 1
         for member in self.state.miners():
             self.say(member, reports=[Ready(epoch=following, digest=f"{member.stage:064x}")])
 
     def seal(self) -> EpochRecord:
         """All replicas hold the next base, and a block comes: the record of the epoch that this seals."""
-        number = self.state.epoch
+        number = self.merging
         self.next_base()
         self.wait(0.0, self.state.head.block + 1)
         return self.record(number)

@@ -1,235 +1,171 @@
-"""Audits of lives that began with their own start, in runs with overlap."""
+"""Overlap at the orchestrator: an epoch is merged while the next one is trained from own starts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from functools import cache
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import pytest
 
-from iota.compute.determinism import device_class
-from iota.objects import DeltaKey
-from iota.outer.own_start import own_start
-from iota.protocol.messages import AuditKind, Outcome
-from iota.protocol.receipts import OpKind
-from iota.spec import OuterCodec
-from tests.support.audit_benches import Bench, Open, opened
-from tests.support.audited_miners import Honest
-from tests.support.audited_runs import DEVICE, THREADS
-from tests.support.bundles import Desk, members
-from tests.support.overlapping_runs import (
-    HidesNoise,
-    KeepsNothing,
-    NudgedStart,
-    OtherRest,
-    OverlappingWorld,
-    SaysItsOwn,
-    overlapping_world,
-)
-from validator.audits.replay import ReplayOptions
-from validator.bundles.outside import Outside
-from validator.bundles.repeat import repeat
-from validator.core.all_receipts import check_receipts
-from validator.core.audit import started_with
-from validator.core.results import Result
-from validator.core.sealed import SealedEpoch
+from iota.protocol.events import Admit, LoadBase, MergeReady
+from iota.protocol.frames import StoredObject
+from iota.protocol.merges import LeftOut
+from iota.protocol.messages import BaseStored, Delta, Ready
+from iota.protocol.records import EpochRecord
+from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.state import Phase
+from tests.support.coordinators import Driven
+from tests.support.small_spec import small_spec
 
-LIAR = 1
-OTHER = device_class("cpu", 999)
-"""A device class that this machine has not."""
-NEITHER = "it began neither with the base nor with that after what it contributed to the last merge"
+SCHEDULE = {"epochs": 3, "steps": 2, "microbatches": 2}
 
 
 @pytest.fixture
-async def open_bench() -> AsyncIterator[Open]:
-    async with opened() as make:
-        yield make
+def driven() -> Driven:
+    """Two stages of two replicas have trained epoch 0, and are in epoch 1."""
+    spec = small_spec(
+        layout={"cuts": [2, 1], "replicas": 2}, schedule=SCHEDULE, outer={"overlap": "one_epoch"}
+    )
+    found = Driven.training(spec)
+    train(found)
+    return found
 
 
-@cache
-def honest(codec: OuterCodec = OuterCodec.NONE, device: str = DEVICE) -> OverlappingWorld:
-    return overlapping_world(epochs=2, device=device, outer={"codec": codec})
+def train(driven: Driven) -> None:
+    """All steps of the current epoch."""
+    number = driven.state.epoch
+    for member in driven.state.miners():
+        if member.joined is not None:
+            driven.commit(member)
+    for step in range(SCHEDULE["steps"]):
+        for index in range(SCHEDULE["microbatches"]):
+            if driven.state.epoch == number:
+                driven.run_microbatch(step, index)
 
 
-async def _op(bench: Bench, stage: int = LIAR) -> Result:
-    """The audit of the first op that used what the epoch began with."""
-    kind = OpKind.LOSS if stage == bench.world.spec.last_stage else OpKind.FORWARD
-    return await bench.audit(stage, AuditKind.OP, seq=bench.op(stage, kind, 0).seq)
+def admissions(driven: Driven, member: Member, epoch: int) -> list[bool]:
+    """`carries` of its admissions to an epoch since the last look."""
+    return [e.carries for e in driven.news(member) if isinstance(e, Admit) and e.epoch == epoch]
 
 
-async def _all(bench: Bench, stage: int = LIAR) -> set[Outcome]:
-    """The outcomes of an op and of both segments."""
-    found = {(await _op(bench, stage)).outcome}
-    return found | {(await bench.audit(stage, AuditKind.SEGMENT, step=step)).outcome for step in (0, 2)}
+def merged(driven: Driven) -> EpochRecord:
+    """All contribute, and the merge that is under way is over and sealed."""
+    driven.give_all()
+    driven.draw_mergers()
+    driven.merge_all()
+    return driven.seal()
 
 
-def _liar(bench: Bench) -> str:
-    return bench.world.miners[LIAR].hotkey
+def store_bases(driven: Driven, number: int) -> None:
+    for stage in range(driven.state.stages):
+        keeper = driven.state.members[driven.state.bases.keepers[number, stage]]
+        parts = (StoredObject(key=f"base/{number}/{stage}", digest="1" * 64, size=1),)
+        digest = driven.state.bases.digests[number, stage]
+        driven.say(keeper, reports=[BaseStored(epoch=number, digest=digest, parts=parts)])
 
 
-@pytest.mark.parametrize("codec", OuterCodec)
-@pytest.mark.parametrize("device", [DEVICE, OTHER])
-async def test_an_honest_life_passes_from_its_own_start_on(
-    codec: OuterCodec, device: str, open_bench: Open
-) -> None:
-    bench = await open_bench(honest(codec, device), 1)
-    assert not bench.sealed.faults
-    for stage in range(3):
-        hotkey = bench.world.miners[stage].hotkey
-        assert started_with(bench.sealed, hotkey, bench.sealed.last_life(hotkey)).own is not None
-        assert await _all(bench, stage) == {Outcome.PASS}
+def test_the_next_epoch_begins_before_the_merge_is_over(driven: Driven) -> None:
+    state = driven.state
+    assert (state.phase, state.epoch, state.merging) == (Phase.TRAINING, 1, 0)
+    assert all(admissions(driven, member, 1) == [True] for member in state.miners())
+    assert all(member.ready_epoch == 0 for member in state.miners())
+    driven.run_ops(0, 0)
+    merged(driven)
+    assert (state.epoch, state.merging, state.audits.sealed) == (1, None, 1)
+    assert all(member.ready_epoch == 1 and member.joined for member in state.miners())
+    driven.run_ops(0, 1)
+    assert state.current.closed_steps == 1
 
 
-async def test_later_epochs_and_rounded_weights_pass_too(open_bench: Open) -> None:
-    changes: dict[str, Any] = {"outer": {"codec": "sparse"}, "precision": "bf16-sr"}
-    world = overlapping_world(epochs=3, **changes)
-    bench = await open_bench(world, 2)
-    assert await _all(bench) == {Outcome.PASS}
+def test_one_merge_is_under_way_at_a_time(driven: Driven) -> None:
+    state = driven.state
+    train(driven)
+    assert (state.phase, state.epoch, state.merging) == (Phase.MERGING, 1, 0)
+    early = state.miners()[0]
+    sizes = state.part_bytes[early.stage]
+    parts = (StoredObject(key=f"d/{n}", digest="1" * 64, size=size) for n, size in enumerate(sizes))
+    driven.say(early, reports=[Delta(epoch=1, parts=tuple(parts))])
+    assert early.hotkey in state.epochs[1].merges[early.stage].early
+    merged(driven)
+    assert (state.phase, state.epoch, state.merging) == (Phase.TRAINING, 2, 1)
+    assert early.hotkey in state.epochs[1].merges[early.stage].deltas
 
 
-async def test_the_first_epoch_begins_with_the_base(open_bench: Open) -> None:
-    bench = await open_bench(overlapping_world(epochs=1), 0)
-    assert started_with(bench.sealed, _liar(bench), bench.sealed.last_life(_liar(bench))).own is None
-    assert await _all(bench) == {Outcome.PASS}
+def test_what_is_not_merged_in_time_is_no_start(driven: Driven) -> None:
+    state = driven.state
+    late, *others = state.miners()
+    driven.news(late)
+    driven.give(*others)
+    driven.commit(late)
+    driven.run_ops(0, 0)
+    driven.wait(state.deadlines.merge.seconds + 1)
+    assert admissions(driven, late, 1) == [False]
+    first, second = state.current.lives[late.hotkey]
+    assert (first.void, first.carries, second.void, second.carries) == (True, True, False, False)
+    assert state.current.counted[late.hotkey] == 0
+    driven.draw_mergers()
+    driven.merge_all()
+    driven.seal()
+    train(driven)
+    train(driven)
+    record = merged(driven)
+    lives = {miner.hotkey: miner.lives for miner in record.miners}
+    assert [(life.void, life.began) for life in lives[late.hotkey]] == [(True, ()), (False, ())]
+    assert all(lives[other.hotkey][0].began for other in others)
 
 
-@pytest.mark.parametrize("way", [HidesNoise, NudgedStart], ids=["noise contributed", "one weight nudged"])
-async def test_who_begins_with_another_start_than_its_contribution_gives_fails_every_audit(
-    way: type[Honest], open_bench: Open
-) -> None:
-    """It trains honestly from there, so that nothing but its start is false."""
-    bench = await open_bench(overlapping_world({LIAR: way()}), 1)
-    result = await _op(bench)
-    assert (result.outcome, result.reason) == (Outcome.FAIL, NEITHER)
-    assert result.seq == bench.sealed.commits(_liar(bench), bench.sealed.last_life(_liar(bench)))[0].seq
-    assert await _all(bench) == {Outcome.FAIL}
-    assert await _all(bench, 0) == {Outcome.PASS}
+def test_what_the_merge_leaves_out_is_no_start(driven: Driven) -> None:
+    state = driven.state
+    false = state.miners()[0]
+    driven.give_all()
+    driven.draw_mergers()
+    driven.news(false)
+    for stage, merge in enumerate(state.epochs[0].merges):
+        left_out = {false.hotkey: LeftOut.NOT_FINITE} if stage == false.stage else {}
+        for part, each in enumerate(merge.parts):
+            for hotkey in list(each.mergers):
+                driven.merge(state.members[hotkey], stage, part, left_out=left_out)
+    assert admissions(driven, false, 1) == [False]
+    assert state.current.lives[false.hotkey][0].void
 
 
-async def test_noise_that_was_contributed_fails_in_its_own_epoch_too(open_bench: Open) -> None:
-    bench = await open_bench(overlapping_world({LIAR: HidesNoise()}, epochs=1), 0)
-    result = await bench.audit(LIAR, AuditKind.SEGMENT, step=2)
-    assert result.outcome is Outcome.FAIL
-    assert "pseudo-gradient is not that of the weights" in result.reason
+def test_the_record_has_the_anchor_and_what_own_starts_are_made_of(driven: Driven) -> None:
+    first = merged(driven)
+    assert not any(life.began for miner in first.miners for life in miner.lives)
+    train(driven)
+    record = merged(driven)
+    given = {delta.miner: delta.parts for delta in first.deltas}
+    assert {miner.hotkey: miner.lives[0].began for miner in record.miners} == given
+    assert sorted({base.epoch for base in record.bases}) == [0, 1, 2]
 
 
-async def test_who_says_that_it_began_with_its_own_start_and_computes_with_the_anchor_fails(
-    open_bench: Open,
-) -> None:
-    bench = await open_bench(overlapping_world({LIAR: SaysItsOwn()}), 1)
-    result = await _op(bench)
-    assert result.outcome is Outcome.FAIL
-    assert result.reason != NEITHER
-    assert (await bench.audit(LIAR, AuditKind.SEGMENT, step=0)).outcome is Outcome.FAIL
+def test_who_joins_takes_the_anchor_and_the_merge_after_it(driven: Driven) -> None:
+    joiner = driven.join(7)
+    assert any(isinstance(event, LoadBase) and event.epoch == 0 for event in driven.news(joiner))
+    driven.give(*[member for member in driven.state.miners() if member is not joiner])
+    driven.draw_mergers()
+    driven.merge_all()
+    assert not driven.news(joiner)
+    driven.say(joiner, reports=[Ready(epoch=0, digest=f"{joiner.stage:064x}")])
+    news = driven.news(joiner)
+    assert [e.carries for e in news if isinstance(e, Admit) and e.epoch == 1] == [False]
+    assert any(isinstance(event, MergeReady) and event.epoch == 0 for event in news)
 
 
-async def test_who_begins_with_the_anchor_and_says_so_passes_as_who_lost_its_disk(open_bench: Open) -> None:
-    bench = await open_bench(overlapping_world({LIAR: KeepsNothing()}), 1)
-    assert bench.sealed.last_life(_liar(bench)).began
-    assert started_with(bench.sealed, _liar(bench), bench.sealed.last_life(_liar(bench))).own is None
-    assert await _all(bench) == {Outcome.PASS}
+def test_who_loses_its_disk_begins_from_the_anchor(driven: Driven) -> None:
+    merged(driven)
+    store_bases(driven, 1)
+    lost = driven.state.miners()[0]
+    driven.commit(lost)
+    driven.join(0)
+    driven.news(lost)
+    driven.say(lost, reports=[Ready(epoch=0, digest=f"{lost.stage:064x}")])
+    assert admissions(driven, lost, 1) == [False]
 
 
-async def test_another_rest_of_the_base_than_its_own_fails(open_bench: Open) -> None:
-    bench = await open_bench(overlapping_world({LIAR: OtherRest()}), 1)
-    result = await _op(bench)
-    assert result.outcome is Outcome.FAIL
-    assert "another rest of the base" in result.reason
-
-
-@pytest.mark.parametrize("lost", [True, False], ids=["lost", "other bytes"])
-async def test_a_contribution_that_the_store_lost_or_changed_is_nobodys_fault_and_shows_nothing(
-    lost: bool, open_bench: Open
-) -> None:
-    """An epoch with an op that is not shown is not paid, so that no cheat gains by it."""
-    world = overlapping_world({LIAR: NudgedStart()})
-    key = str(DeltaKey(world.run, 0, LIAR, world.miners[LIAR].hotkey, 0))
-    if lost:
-        del world.store[key]
-    else:
-        world.store[key] = bytes(len(world.store[key]))
-    bench = await open_bench(world, 1)
-    assert await _all(bench) == {Outcome.UNSHOWN}
-    assert await _all(bench, 0) == {Outcome.PASS}
-
-
-async def test_the_base_of_which_own_starts_are_made_is_the_anchor(open_bench: Open) -> None:
-    world = honest()
-    bench = await open_bench(world, 1)
-    hotkey = _liar(bench)
-    base = started_with(bench.sealed, hotkey, bench.sealed.last_life(hotkey))
-    assert base.epoch == 0
-    state = await bench.evidence.start(base)
-    made = np.concatenate([w.numpy().reshape(-1) for _, w in sorted(state.weights.items())])
-    given = own_start(world.spec, 1, world.anchor(1, LIAR), world.contribution(0, world.miners[LIAR]))
-    assert np.array_equal(made, given)
-
-
-# ---- lives that count for nothing --------------------------------------------------------------------
-
-
-def _changed(bench: Bench, **life: Any) -> SealedEpoch:
-    """The epoch as it would be with another first life of the liar, and a second one after it."""
-    sealed, hotkey = bench.sealed, _liar(bench)
-    record = sealed.record
-    miners = []
-    for miner in record.miners:
-        if miner.hotkey == hotkey:
-            first = miner.lives[0].model_copy(update=life)
-            later = first.model_copy(
-                update={"void": False, "began": (), "joined": 3, "first_receipt": miner.last_receipt + 1}
-            )
-            miner = miner.model_copy(update={"lives": (first, later)})
-        miners.append(miner)
-    changed = record.model_copy(update={"miners": tuple(miners), "deltas": ()})
-    plans = [sealed._plans[plan.step] for plan in record.plans]
-    merges = tuple(each.model_copy(update={"parts": ()}) for each in record.merges)
-    changed = changed.model_copy(update={"merges": merges, "merge_assigns": ()})
-    return SealedEpoch(sealed.spec, changed, plans, sealed.receipts)
-
-
-async def test_nothing_of_a_void_life_is_audited_paid_or_held_against_its_miner(open_bench: Open) -> None:
-    bench = await open_bench(overlapping_world({LIAR: NudgedStart()}), 1)
-    hotkey = _liar(bench)
-    counts = _changed(bench, void=False, began=())
-    assert [fault.hotkey for fault in check_receipts(counts)] == [hotkey]  # it began without the base
-    void = _changed(bench, void=True, began=())
-    assert check_receipts(void) == []
-    assert counts.auditable(hotkey)
-    assert not void.auditable(hotkey)
-    assert not void.paid(hotkey)
-    assert not void.segments(hotkey)
-
-
-async def test_what_a_life_began_with_and_never_said_is_not_paid(open_bench: Open) -> None:
-    """Else a miner would be replayed from the one where it began with the other."""
-    bench = await open_bench(honest(), 1)
-    hotkey, sealed = _liar(bench), bench.sealed
-    assert sealed.paid(hotkey)
-    life = sealed.last_life(hotkey)
-    sealed._commits[hotkey] = {life: {}}
-    assert not sealed.knows_start(hotkey, life)
-    assert not sealed.paid(hotkey)
-    assert not sealed.auditable(hotkey)
-
-
-# ---- bundles -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [AuditKind.OP, AuditKind.SEGMENT])
-async def test_a_bundle_holds_the_contribution_and_says_which_record_it_takes_on_trust(
-    kind: AuditKind, tmp_path: Path
-) -> None:
-    world = overlapping_world({LIAR: HidesNoise()})
-    desk = await Desk.over(world, tmp_path, epoch=1)
-    path = await desk.accuse(LIAR, kind)
-    assert any(f"/delta/0/{LIAR}/" in name for name in members(path))
-    found = await repeat(path, ReplayOptions(threads=THREADS, max_threads=THREADS), Outside())
-    assert found.faults == []
-    assert found.confirmed
-    assert found.result is not None
-    assert found.result.reason == NEITHER
-    assert any("the record of epoch 0" in assumed for assumed in found.assumed)
+def test_audits_of_an_epoch_stay_open_while_its_base_is_the_anchor(driven: Driven) -> None:
+    merged(driven)
+    store_bases(driven, 1)
+    driven.wait(driven.state.spec.audit.deadline_s + 1)
+    assert driven.state.auditable(0) is not None
+    train(driven)
+    driven.wait(1.0)
+    assert driven.state.epoch == 2
+    assert driven.state.auditable(0) is None

@@ -29,7 +29,7 @@ class EpochBefore:
     """What miners may begin an epoch with. Nothing is given for the first epoch of a run."""
 
     ended: Mapping[str, frozenset[Ended]] = field(default_factory=dict)
-    """Contributor to the merges -> what its lives ended the epoch before with."""
+    """Contributor to the merges, with overlap any miner -> what its lives ended the epoch before with."""
     merged: Mapping[str, DeltaRecord] = field(default_factory=dict)
     """Miner whose pseudo-gradient is in every part of its stage's merge -> it."""
 
@@ -37,7 +37,9 @@ class EpochBefore:
 def epoch_before(sealed: SealedEpoch) -> EpochBefore:
     """What the epoch after `sealed` may begin with."""
     last, ended = sealed.spec.schedule.steps, {}
-    for hotkey in {delta.miner for delta in sealed.record.deltas}:
+    contributors = {delta.miner for delta in sealed.record.deltas}
+    # With overlap a miner is admitted before it is known whether its contribution is merged.
+    for hotkey in sealed.miners.keys() if sealed.spec.overlaps else contributors:
         lives = (sealed.commits(hotkey, life) for life in sealed.miners[hotkey].lives)
         made = (c[-1].commitment for c in lives if c and c[-1].version == last)
         ended[hotkey] = frozenset(_ended(end) for end in made if end is not None)

@@ -171,8 +171,8 @@ async def test_the_base_of_which_own_starts_are_made_is_the_anchor(open_bench: O
 # ---- lives that count for nothing --------------------------------------------------------------------
 
 
-def _changed(bench: Bench, **life: Any) -> SealedEpoch:
-    """The epoch as it would be with another first life of the liar, and a second one after it."""
+def _changed(bench: Bench, again: bool = True, **life: Any) -> SealedEpoch:
+    """The epoch as it would be with another first life of the liar, and if `again` one after it."""
     sealed, hotkey = bench.sealed, _liar(bench)
     record = sealed.record
     miners = []
@@ -182,7 +182,7 @@ def _changed(bench: Bench, **life: Any) -> SealedEpoch:
             later = first.model_copy(
                 update={"void": False, "began": (), "joined": 3, "first_receipt": miner.last_receipt + 1}
             )
-            miner = miner.model_copy(update={"lives": (first, later)})
+            miner = miner.model_copy(update={"lives": (first, later) if again else (first,)})
         miners.append(miner)
     changed = record.model_copy(update={"miners": tuple(miners), "deltas": ()})
     plans = [sealed._plans[plan.step] for plan in record.plans]
@@ -202,6 +202,10 @@ async def test_nothing_of_a_void_life_is_audited_paid_or_held_against_its_miner(
     assert not void.auditable(hotkey)
     assert not void.paid(hotkey)
     assert not void.segments(hotkey)
+    alone = _changed(bench, again=False, void=True, began=())
+    assert not alone.segments(hotkey)
+    assert not alone.has_stepped(hotkey)
+    assert not alone.paid(hotkey)
 
 
 async def test_what_a_life_began_with_and_never_said_is_not_paid(open_bench: Open) -> None:

@@ -68,12 +68,12 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
 
 def _check_starts(spec: RunSpec, epoch: int, miner: MinerRecord) -> None:
     """Raise SealBroken for an own start of another life than the first, or of other objects than the
-    miner's contribution to the merge before, and for a void life that is the last one or has an own start.
+    miner's contribution to the merge before, and for a void life that has one.
     """
     first, overlaps = miner.lives[0], spec.overlaps
     if any(life.began or life.void for life in (miner.lives[1:] if overlaps and epoch else miner.lives)):
         raise SealBroken(f"{miner.hotkey} has an own start in a life that has none")
-    if first.void and (first.began or len(miner.lives) == 1):
+    if first.void and first.began:
         raise SealBroken(f"{miner.hotkey} has a void life that counts")
     if not first.began:
         return

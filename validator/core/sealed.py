@@ -307,16 +307,18 @@ class SealedEpoch:
     def segments(self, hotkey: str) -> tuple[Segment, ...]:
         """The miner's segments in order: those of its last life, since only their states can be shown."""
         if hotkey not in self._segments:
-            commits = self.commits(hotkey, self.last_life(hotkey))
+            last = self.last_life(hotkey)
+            commits = [] if last.void else self.commits(hotkey, last)
             self._segments[hotkey] = tuple(
                 Segment(start.version, end.version, end.seq) for start, end in pairwise(commits)
             )
         return self._segments[hotkey]
 
     def has_stepped(self, hotkey: str) -> bool:
-        """Whether the miner's last life has committed to the epoch's last version."""
-        commits = self.commits(hotkey, self.last_life(hotkey))
-        return bool(commits) and commits[-1].version == self.spec.schedule.steps
+        """Whether the miner's last life counts, and has committed to the epoch's last version."""
+        last = self.last_life(hotkey)
+        commits = self.commits(hotkey, last)
+        return not last.void and bool(commits) and commits[-1].version == self.spec.schedule.steps
 
     def last_life(self, hotkey: str) -> LifeRecord:
         """The newest of the miner's lives: the one that its pseudo-gradient and its snapshots are of."""

@@ -34,6 +34,7 @@ from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
 from iota.protocol.frames import FrameName
 from iota.spec import RunSpec
+from iota.system.files import sync_names
 
 
 class DataDirInUse(ValueError):
@@ -123,15 +124,20 @@ class MinerDisk:
         return max((e for e in epochs if overlaps or self.start_state(e).exists()), default=None)
 
     def save_base(self, spec: RunSpec, epoch: int, base: OuterState, roots: BaseRoots) -> None:
-        """Write a base and its `base_roots` atomically: a crash leaves the complete base or none."""
+        """Write a base and its `base_roots`: a crash or a power cut leaves the complete base or none.
+
+        When this returns no power cut takes it away, nor the start state and feedback written before.
+        """
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)
         remove_unfinished(folder.parent)
-        with whole_folder(folder) as part:
+        with whole_folder(folder, durable=True) as part:
             for n, data in enumerate(base_parts(spec, base)):
                 _base_part(part, n).write_bytes(data)
             (part / "digest").write_text(_written(roots))
             shutil.rmtree(folder, ignore_errors=True)
+        for above in (self.root / "snapshots", self.root):
+            sync_names(above)
 
     def load_base(self, spec: RunSpec, stage: int, epoch: int) -> tuple[OuterState, BaseRoots]:
         """Read a base that `save_base` wrote, and its roots. Raises PartError if it is damaged or gone."""

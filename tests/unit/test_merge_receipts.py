@@ -17,6 +17,7 @@ from miner.merge_receipts import MergeReceipts
 from miner.ops import OpRunner
 from miner.receipt_log import ReceiptLog
 from miner.retry import NotWanted
+from tests.support.small_spec import small_spec
 
 KEY = Hotkey.from_seed(b"m" * 32)
 RUN, ONE, TWO = "ab" * 32, "1" * 64, "2" * 64
@@ -32,7 +33,7 @@ def assign(epoch: int = 0, stage: int = 1, part: int = 3) -> MergeAssign:
 async def written(tmp_path: Path) -> AsyncIterator[tuple[MergeReceipts, ReceiptLog]]:
     log = ReceiptLog(tmp_path / "receipts", RUN, KEY)
     nothing: Any = None
-    runner = OpRunner(nothing, 0, KEY, nothing, log, nothing, "cpu", snapshot_bytes=None)
+    runner = OpRunner(small_spec(), 0, KEY, nothing, log, nothing, "cpu", snapshot_bytes=None)
     yield MergeReceipts(runner), log
     runner.close()
     log.close()
@@ -73,3 +74,16 @@ async def test_no_receipt_follows_one_of_a_later_epoch(written: tuple[MergeRecei
     with pytest.raises(NotWanted):
         await receipts.write(assign(epoch=0), ONE, 6.0)
     assert log.count == 1
+
+
+async def test_a_part_of_another_stage_is_not_signed_twice_after_the_swap_of_bases(
+    written: tuple[MergeReceipts, ReceiptLog],
+) -> None:
+    """A killed merger is asked again for its parts, and may hear of it when it holds the next base already."""
+    receipts, log = written
+    await receipts.write(assign(epoch=4), ONE, 5.0)
+    log.forget_before(5)
+    await receipts.write(assign(epoch=4), ONE, 6.0)
+    assert log.count == 1
+    log.forget_before(6)
+    assert log.find((4, *assign_key()[1:])) is None

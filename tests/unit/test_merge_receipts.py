@@ -17,6 +17,7 @@ from miner.merge_receipts import MergeReceipts
 from miner.ops import OpRunner
 from miner.receipt_log import ReceiptLog
 from miner.retry import NotWanted
+from tests.support.small_spec import small_spec
 
 KEY = Hotkey.from_seed(b"m" * 32)
 RUN, ONE, TWO = "ab" * 32, "1" * 64, "2" * 64
@@ -32,7 +33,7 @@ def assign(epoch: int = 0, stage: int = 1, part: int = 3) -> MergeAssign:
 async def written(tmp_path: Path) -> AsyncIterator[tuple[MergeReceipts, ReceiptLog]]:
     log = ReceiptLog(tmp_path / "receipts", RUN, KEY)
     nothing: Any = None
-    runner = OpRunner(nothing, 0, KEY, nothing, log, nothing, "cpu", snapshot_bytes=None)
+    runner = OpRunner(small_spec(), 0, KEY, nothing, log, nothing, "cpu", snapshot_bytes=None)
     yield MergeReceipts(runner), log
     runner.close()
     log.close()
@@ -73,3 +74,15 @@ async def test_no_receipt_follows_one_of_a_later_epoch(written: tuple[MergeRecei
     with pytest.raises(NotWanted):
         await receipts.write(assign(epoch=0), ONE, 6.0)
     assert log.count == 1
+
+
+async def test_with_overlap_it_may_follow_one_of_the_next_epoch(
+    written: tuple[MergeReceipts, ReceiptLog],
+) -> None:
+    receipts, log = written
+    receipts.runner.spec = small_spec(outer={"overlap": "one_epoch"})
+    await receipts.write(assign(epoch=2), ONE, 5.0)
+    await receipts.write(assign(epoch=1), ONE, 6.0)
+    with pytest.raises(NotWanted):
+        await receipts.write(assign(epoch=0), ONE, 7.0)
+    assert log.count == 2

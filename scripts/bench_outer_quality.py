@@ -1,22 +1,30 @@
-"""What codecs of pseudo-gradients cost in quality: held-out loss of three replicas, all else equal.
+"""What codecs of pseudo-gradients and overlap cost in quality: held-out loss of three replicas.
 
 Each row trains the same tokens in this process. Three replicas take one microbatch of a step each, and merge
 every H steps as a swarm does: change of the weights, error feedback, codec, mean, outer step. The row *one
 replica* takes all three in each step, with a mean over them: what the others are held against. **of one** is
-held-out loss over that row's, the mean over seeds; **of none** over that of `none` with the same H and outer
-step. Two outer steps are compared: a plain mean (eta 1, no momentum) and Nesterov's (`--eta`, `--momentum`).
+held-out loss over that row's, the mean over seeds, with the standard deviation; **of none** over that of
+`none` without overlap, with the same H and outer momentum; the loss is that of the base after the last merge.
+
+Two outer steps are compared: a plain mean (eta 1, no momentum) and Nesterov's (`--eta`, `--momentum`, warmed
+up as in a run). Rows with overlap begin each epoch with a replica's own start, one merge late, and have eta
+`--overlap-eta` for the plain mean: below 1, as docs/training.md says why. Rows that `--json` has already are
+not trained again.
 
     python scripts/bench_outer_quality.py --threads 1          # preset `tiny`, 200 steps, H of 10 and 50
+    python scripts/bench_outer_quality.py --narrow --seeds 3 --json out.json    # 125,376 parameters
     python scripts/bench_outer_quality.py --smoke              # does it run at all; seconds
-    python scripts/bench_outer_quality.py --seeds 3 --json out.json
+    python scripts/bench_outer_quality.py --narrow --steps 1200 --periods 10 --curve 10 --codecs none sparse
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,7 +50,10 @@ REPLICAS = 3
 ONE = "one replica"
 PLAIN = (1.0, 0.0)
 """eta and mu of a merge that is a mean."""
-Say = Callable[[str], None]
+OUTERS = ("plain", "plain-overlap", "nesterov", "nesterov-overlap")
+NARROW = {"hidden_size": 64, "layers": 2, "ffn_size": 176}
+Outer = tuple[float, float, bool]
+"""eta, mu, and whether there is overlap."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Setting:
     """H; 0 for one replica."""
     eta: float
     momentum: float
+    overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,9 +76,23 @@ class Row:
     seed: int
     heldout_loss: float
     seconds: float
+    curve: tuple[tuple[int, float], ...] = ()
+    """Held-out loss of bases, by the number of merges before."""
 
 
-def run_spec(size: Size, setting: Setting, seed: int, beta: float, manifest: str, vocabulary: int) -> RunSpec:
+@dataclass(frozen=True)
+class Data:
+    """What the rows train and are measured on."""
+
+    reader: DirectoryReader
+    heldout: list[Tokens]
+    curve: int
+    """A base in so many is measured on the way; 0 for none."""
+
+
+def run_spec(
+    size: Size, narrow: bool, setting: Setting, seed: int, beta: float, manifest: str, vocabulary: int
+) -> RunSpec:
     """The spec of a row."""
     spec = spec_of(size, OptimizerKind.ADAMW, DENSE, 1, seed, Pipeline.SYNC, manifest, vocabulary)
     given = spec.model_dump()
@@ -74,8 +100,11 @@ def run_spec(size: Size, setting: Setting, seed: int, beta: float, manifest: str
     given["schedule"] |= {"epochs": size.steps // steps, "steps": steps, "microbatches": REPLICAS}
     codec = OuterCodec.NONE if setting.codec == ONE else OuterCodec(setting.codec)
     given["outer"] |= {
-        "eta": setting.eta, "momentum": setting.momentum, "momentum_warmup": 0, "codec": codec, "beta": beta,
+        "eta": setting.eta, "momentum": setting.momentum, "codec": codec, "beta": beta,
     }  # fmt: skip
+    if narrow:
+        given["model"] |= NARROW
+        given["layout"]["cuts"] = [NARROW["layers"]]
     return RunSpec.model_validate(given)
 
 
@@ -90,33 +119,45 @@ def train_one(spec: RunSpec, reader: DirectoryReader) -> Engine:
     return engine
 
 
-def train_three(spec: RunSpec, reader: DirectoryReader) -> Engine:
-    """Three replicas; any of them after the last merge."""
+def train_three(spec: RunSpec, data: Data, overlap: bool) -> tuple[Vector, list[tuple[int, float]]]:
+    """Three replicas: the weights of the last base, and the curve."""
     engines = [Engine(spec, 0) for _ in range(REPLICAS)]
-    base = initial_base(spec, 0)
+    base, curve = initial_base(spec, 0), []
     feedback: list[list[Vector | None]] = [[None] * len(_parts(spec, base.weights)) for _ in engines]
+    starts = [base.weights] * REPLICAS
     for engine in engines:
         engine.load(StageState.initial(spec, 0), version=0)
     for epoch in range(spec.schedule.epochs):
         for replica, engine in enumerate(engines):
             for step in range(spec.schedule.steps):
-                microbatch_loss(spec, [engine], Microbatch(epoch, step, replica), reader)
+                microbatch_loss(spec, [engine], Microbatch(epoch, step, replica), data.reader)
                 engine.step(step, 1, spec.learning_rate(epoch, step))
-        sent = {str(r): _sent(spec, base.weights, engine, feedback[r]) for r, engine in enumerate(engines)}
+        sent = {str(r): _sent(spec, starts[r], engine, feedback[r]) for r, engine in enumerate(engines)}
         merged = weighted_mean(dict.fromkeys(sent, 1), sent.__getitem__)
-        base = outer_step(base, merged, spec.outer.eta, spec.outer.momentum_at(epoch))
-        for engine in engines:
-            engine.rebase(named_weights(spec, 0, base.weights))
-    return engines[0]
+        anchor, outer = base, (spec.outer.eta, spec.outer.momentum_at(epoch))
+        base = outer_step(anchor, merged, *outer)
+        for replica, engine in enumerate(engines):
+            own = outer_step(anchor, sent[str(replica)], *outer) if overlap else base
+            starts[replica] = own.weights
+            engine.rebase(named_weights(spec, 0, own.weights))
+        if data.curve and (epoch + 1) % data.curve == 0:
+            curve.append((epoch + 1, heldout_loss(spec, base.weights, data)))
+    return base.weights, curve
+
+
+def heldout_loss(spec: RunSpec, base_N: Vector, data: Data) -> float:
+    """Of a base's weights."""
+    state = replace(StageState.initial(spec, 0), weights=named_weights(spec, 0, base_N))
+    return evaluate_model(spec, iter([state]), data.heldout)
 
 
 def _parts(spec: RunSpec, vector_N: Vector) -> list[Vector]:
     return split(vector_N, spec.outer.part_elements)
 
 
-def _sent(spec: RunSpec, base_N: Vector, engine: Engine, feedback: list[Vector | None]) -> Vector:
+def _sent(spec: RunSpec, start_N: Vector, engine: Engine, feedback: list[Vector | None]) -> Vector:
     """What arrives of a replica's pseudo-gradient; its feedback is replaced by what is left."""
-    change, arrived = base_N - flatten(engine.state(copy=False).weights).numpy(), []
+    change, arrived = start_N - flatten(engine.state(copy=False).weights).numpy(), []
     codec = open_delta_codec(spec.outer.codec)
     for number, part in enumerate(_parts(spec, change)):
         data, feedback[number] = encode_part(spec.outer, part, feedback[number])
@@ -124,21 +165,25 @@ def _sent(spec: RunSpec, base_N: Vector, engine: Engine, feedback: list[Vector |
     return np.concatenate(arrived)
 
 
-def settings(size: Size, periods: Sequence[int], nesterov: tuple[float, float]) -> list[Setting]:
-    """One replica first, then `none` before the codecs that are held against it."""
+def settings(
+    size: Size, periods: Sequence[int], outers: Sequence[Outer], codecs: Sequence[str]
+) -> list[Setting]:
+    """One replica first, then `none` without overlap before what is held against it."""
     found = [Setting(ONE, 0, *PLAIN)]
-    for steps in periods:
-        for outer in dict.fromkeys((PLAIN, nesterov)):
-            found += [Setting(codec.value, steps, *outer) for codec in OuterCodec]
+    found += [Setting(codec, steps, *outer) for steps in periods for outer in outers for codec in codecs]
     return [each for each in found if size.steps % (each.steps or 1) == 0]
 
 
-def run_row(spec: RunSpec, setting: Setting, reader: DirectoryReader, heldout: list[Tokens]) -> Row:
+def run_row(spec: RunSpec, setting: Setting, data: Data) -> Row:
     """Train, and measure."""
     began = time.perf_counter()
-    engine = (train_one if setting.codec == ONE else train_three)(spec, reader)
-    loss = evaluate_model(spec, iter([engine.state()]), heldout)
-    return Row(setting, spec.seed, loss, time.perf_counter() - began)
+    curve: list[tuple[int, float]] = []
+    if setting.codec == ONE:
+        loss = evaluate_model(spec, iter([train_one(spec, data.reader).state()]), data.heldout)
+    else:
+        last, curve = train_three(spec, data, setting.overlap)
+        loss = heldout_loss(spec, last, data)
+    return Row(setting, spec.seed, loss, time.perf_counter() - began, tuple(curve))
 
 
 def table(rows: list[Row]) -> str:
@@ -146,21 +191,42 @@ def table(rows: list[Row]) -> str:
     by_setting: dict[Setting, list[Row]] = {}
     for row in rows:
         by_setting.setdefault(row.setting, []).append(row)
-    text = ["| H | eta, mu | codec | held-out loss | of one | of none |", "|---|---|---|---|---|---|"]
+    text = [
+        "| H | eta, mu | overlap | codec | held-out loss | of one | of none |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for setting, group in by_setting.items():
-        whole = _ratio(group, by_setting[Setting(ONE, 0, *PLAIN)])
-        none = by_setting.get(replace(setting, codec=OuterCodec.NONE.value))
+        whole = _ratio(group, by_setting.get(Setting(ONE, 0, *PLAIN), []))
+        none = _ratio(group, _none_beside(setting, by_setting))
         loss = statistics.fmean(row.heldout_loss for row in group)
         text.append(
-            f"| {setting.steps or ''} | {setting.eta:g}, {setting.momentum:g} | {setting.codec} |"
-            f" {loss:.4f} | {whole} | {'' if none is None else _ratio(group, none)} |"
+            f"| {setting.steps or ''} | {setting.eta:g}, {setting.momentum:g}"
+            f" | {'one_epoch' if setting.overlap else ''} | {setting.codec} |"
+            f" {loss:.4f} | {whole} | {none} |"
         )
+    for row in rows:
+        if row.curve:
+            told = ", ".join(f"{merges}: {loss:.4f}" for merges, loss in row.curve)
+            text.append(f"\n{row.setting} seed {row.seed}, by merges: {told}")
     return "\n".join(text)
+
+
+def _none_beside(setting: Setting, by_setting: Mapping[Setting, list[Row]]) -> list[Row]:
+    """The rows of `none` with the same H and momentum, without overlap."""
+    for other, rows in by_setting.items():
+        same = (other.steps, other.momentum) == (setting.steps, setting.momentum)
+        if same and other.codec == OuterCodec.NONE and not other.overlap:
+            return rows
+    return []
 
 
 def _ratio(group: list[Row], plain: list[Row]) -> str:
     by_seed = {row.seed: row.heldout_loss for row in plain}
-    return f"{100 * (statistics.fmean(row.heldout_loss / by_seed[row.seed] for row in group) - 1):+.2f} %"
+    ratios = [100 * (row.heldout_loss / by_seed[row.seed] - 1) for row in group if row.seed in by_seed]
+    if not ratios:
+        return ""
+    spread = f" ± {statistics.stdev(ratios):.1f}" if len(ratios) > 1 and any(ratios) else ""
+    return f"{statistics.fmean(ratios):+.2f}{spread} %"
 
 
 def main() -> None:
@@ -170,27 +236,53 @@ def main() -> None:
     parser.add_argument("--eta", type=float, default=0.7)
     parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--beta", type=float, default=0.95)
+    parser.add_argument("--overlap-eta", type=float, default=0.5, help="of a plain mean with overlap")
+    parser.add_argument("--outer", nargs="+", choices=OUTERS, default=OUTERS)
+    parser.add_argument("--codecs", nargs="+", default=list(OuterCodec), choices=list(OuterCodec))
+    parser.add_argument("--curve", type=int, default=0, help="measure a base in so many on the way, too")
+    parser.add_argument(
+        "--narrow", action="store_true", help="a model of 125,376 parameters, half the tokens"
+    )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     smoke = given.size == "smoke"
     size = replace(
         SIZES[given.size], stages=1, microbatches=REPLICAS, steps=given.steps or (4 if smoke else 200)
     )
-    size = replace(size, sequences=max(1, size.sequences // 2))
+    length = size.sequence_length // (2 if given.narrow else 1)
+    size = replace(size, sequences=max(1, size.sequences // 2), sequence_length=length)
     manifest = prepare_data("stdlib", "bytes", given.data_dir, lambda text: print(text, flush=True))
     reader = DirectoryReader(given.data_dir, manifest.content_digest())
-    heldout, rows = heldout_tokens(size, reader), []
+    data = Data(reader, heldout_tokens(size, reader), given.curve)
+    nesterov = given.eta, given.momentum
+    outers = {
+        "plain": (*PLAIN, False), "plain-overlap": (given.overlap_eta, 0.0, True),
+        "nesterov": (*nesterov, False), "nesterov-overlap": (*nesterov, True),
+    }  # fmt: skip
+    named = manifest.content_digest(), manifest.tokenizer.vocab_size
+    about = {"size": asdict(size), "narrow": given.narrow, "torch": torch.__version__}
+    rows = [] if given.json is None else read_rows(given.json, about)
     for seed in range(given.first_seed, given.first_seed + given.seeds):
-        for setting in settings(size, [2] if smoke else given.periods, (given.eta, given.momentum)):
-            spec = run_spec(
-                size, setting, seed, given.beta, manifest.content_digest(), manifest.tokenizer.vocab_size
-            )
-            rows.append(row := run_row(spec, setting, reader, heldout))
+        periods = [2] if smoke else given.periods
+        for setting in settings(size, periods, [outers[name] for name in given.outer], given.codecs):
+            if any((row.setting, row.seed) == (setting, seed) for row in rows):
+                continue
+            spec = run_spec(size, given.narrow, setting, seed, given.beta, *named)
+            rows.append(row := run_row(spec, setting, data))
             print(f"{setting} seed {seed}: held-out {row.heldout_loss:.4f}, {row.seconds:.0f} s", flush=True)
+            if given.json is not None:
+                write_json(given.json, {**about, "rows": [asdict(row) for row in rows]})
     print("\n" + table(rows))
-    if given.json is not None:
-        found = {"size": asdict(size), "threads": given.threads, "torch": torch.__version__}
-        write_json(given.json, {**found, "rows": [asdict(row) for row in rows]})
+
+
+def read_rows(file: Path, about: Mapping[str, object]) -> list[Row]:
+    """The rows that a run before has left; raises SystemExit if they are of another size."""
+    if not file.exists():
+        return []
+    found = json.loads(file.read_bytes())
+    if {name: found[name] for name in about} != json.loads(json.dumps(about)):
+        raise SystemExit(f"{file} has rows of another size: give another file")
+    return [Row(**{**row, "setting": Setting(**row["setting"])}) for row in found["rows"]]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A replica's pseudo-gradient, encoded one partition after another: in the memory of one, not of a stage."""
+"""A replica's pseudo-gradient, encoded by partitions: each thread has one in memory, and not a stage."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from iota.compute.commitment import byte_parts, tensor_bytes
+from iota.compute.in_order import in_order
 from iota.outer.error_feedback import encode_part
 from iota.outer.partition import Vector
 from iota.outer.short_floats import widened
 from iota.spec import OuterSpec
 
 Feedback = Callable[[int, int], Vector | None]
-"""The feedback of a partition by its number and elements; None for zeros."""
+"""The feedback of a partition by its number and elements; None for zeros. It is called by several threads."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,18 @@ class EncodedPart:
 def encoded_parts(
     outer: OuterSpec, start: Mapping[str, Tensor], final: Mapping[str, Tensor], feedback: Feedback
 ) -> Iterator[EncodedPart]:
-    """Each encoded partition of `start` - `final`, as a miner stores it.
+    """Each encoded partition of `start` - `final`, as a miner stores it, in order and by several threads.
 
     Both hold a replica's weights on the CPU, of the same names, shapes and dtype; the difference is of fp32.
     """
-    pairs = zip(_parts(start, outer.part_elements), _parts(final, outer.part_elements), strict=True)
-    for number, (start_N, end_N) in enumerate(pairs):
+
+    def encoded(given: tuple[int, tuple[Vector, Vector]]) -> EncodedPart:
+        number, (start_N, end_N) = given
         change_N = np.subtract(start_N, end_N)
-        yield EncodedPart(*encode_part(outer, change_N, feedback(number, change_N.size)))
+        return EncodedPart(*encode_part(outer, change_N, feedback(number, change_N.size)))
+
+    pairs = zip(_parts(start, outer.part_elements), _parts(final, outer.part_elements), strict=True)
+    yield from in_order(encoded, enumerate(pairs))
 
 
 def no_feedback(number: int, elements: int) -> Vector | None:

@@ -16,7 +16,7 @@ from iota.model.presets import load_model
 from iota.model.schedules import Schedule, schedule_for
 from iota.model.snapshot_time import deadline_contradiction, least_deadline_s
 from iota.settings.sentences import sentence
-from iota.spec import Decay, ModelSpec, OptimizerKind, OuterCodec, RopeScaling, RunSpec
+from iota.spec import Decay, ModelSpec, OptimizerKind, OuterCodec, Overlap, RopeScaling, RunSpec
 from iota.spec.contradictions import contradictions
 from iota.spec.draft import (
     MANIFEST,
@@ -45,6 +45,8 @@ _MAX_PARTS: Final = 128
 _OUTER_REPLICAS: Final = {"eta": 0.7, "momentum": 0.9}
 """docs/training.md: with one replica a merge is the identity, with more a Nesterov step. In a sparse run
 error feedback stands in for the momentum, and a merge is a mean."""
+_OUTER_OVERLAP: Final = {"eta": 0.5}
+"""docs/training.md: with overlap replicas drift apart the more, the larger the outer step is."""
 
 
 def make_spec(
@@ -198,15 +200,20 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
     )
     proposed["optimizer"]["warmup_steps"] = schedule.warmup(steps)
     outer = given.get("outer", {})
-    if (
-        whole(value_at(at, "layout.replicas"), "layout.replicas") > 1
-        and not {"eta", "momentum"} & outer.keys()
-        and outer.get("codec") != OuterCodec.SPARSE
-    ):
-        proposed["outer"] = dict(_OUTER_REPLICAS)
+    several = whole(value_at(at, "layout.replicas"), "layout.replicas") > 1
+    if several and not {"eta", "momentum"} & outer.keys():
+        proposed["outer"] = _outer_step(outer)
     if preset is not None:
         proposed["name"] = Path(preset).stem[:64] if preset.endswith(".json") else preset
     return proposed
+
+
+def _outer_step(outer: Draft) -> Draft:
+    """Eta and momentum for several replicas, as far as they are not the RunSpec's defaults."""
+    if outer.get("overlap") == Overlap.ONE_EPOCH:
+        return dict(_OUTER_OVERLAP)
+    sparse = [codec for codec in OuterCodec if codec.is_sparse]
+    return {} if outer.get("codec") in sparse else dict(_OUTER_REPLICAS)
 
 
 def _credit(stages: int) -> int:

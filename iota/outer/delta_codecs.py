@@ -34,7 +34,8 @@ class DeltaCodec(Protocol):
 _CODECS: Final[Mapping[OuterCodec, DeltaCodec]] = {
     OuterCodec.NONE: RawDelta(),
     OuterCodec.INT8: Int8Delta(),
-    OuterCodec.SPARSE: SparseDelta(),
+    OuterCodec.SPARSE: SparseDelta(OuterCodec.SPARSE),
+    OuterCodec.SPARSE64: SparseDelta(OuterCodec.SPARSE64),
 }
 
 

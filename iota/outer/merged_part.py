@@ -1,8 +1,8 @@
 """The bytes of a merged partition, exact in every codec: all replicas continue from the same bits.
 
-Raw little-endian fp32; of a `sparse` run a bit for each element, eight in a byte from the lowest on, and then
+Raw little-endian fp32; of a sparse run a bit for each element, eight in a byte from the lowest on, and then
 the fp32 values of those that are set. Elements that no contribution has are zero and need a bit alone: with
-three contributions 13 times less than fp32.
+three contributions of `sparse` 4.6 times less than fp32, of `sparse64` 13 times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from iota.spec import OuterCodec, RunSpec
 
 def write_merged(codec: OuterCodec, merged_N: Vector) -> bytes:
     """The bytes of a merged partition of finite fp32 values."""
-    if codec is not OuterCodec.SPARSE:
+    if not codec.is_sparse:
         return part_bytes(merged_N)
     there = np.ascontiguousarray(merged_N, np.float32).view(np.uint32) != 0
     return np.packbits(there, bitorder="little").tobytes() + part_bytes(merged_N[there])
@@ -27,7 +27,7 @@ def write_merged(codec: OuterCodec, merged_N: Vector) -> bytes:
 
 def read_merged(codec: OuterCodec, data: bytes, elements: int) -> Vector:
     """A merged partition of `elements`. Raises PartError for bytes that `write_merged` does not give."""
-    if codec is not OuterCodec.SPARSE:
+    if not codec.is_sparse:
         return read_part(data, elements)
     bits = -(-elements // 8)
     if len(data) < bits:

@@ -1,8 +1,9 @@
-"""`sparse`: of each chunk of 4,096 elements the 64 largest, as SparseLoCo sends them (Sarfi et al., 2025).
+"""`sparse` and `sparse64`: of each chunk of 4,096 elements the 256 or 64 largest, as SparseLoCo sends them
+(Sarfi et al., 2025).
 
     scales    2 x bf16 a chunk: mean magnitudes of its smaller and of its larger kept elements, toward zero
-    indices   64 x 12 bits a chunk, ascending; two in three bytes, the first in the lower bits
-    values    64 x 2 bits a chunk: sign in the upper bit, which scale in the lower; four in a byte
+    indices   12 bits each, ascending in a chunk; two in three bytes, the first in the lower bits
+    values    2 bits each: sign in the upper bit, which scale in the lower; four in a byte
 
 The kept elements have the largest magnitudes, of equal ones those with the lower index. "Larger" are those
 above the mean magnitude of the kept: one step of Lloyd's (1982) quantiser of four levels that are symmetric.
@@ -34,31 +35,35 @@ _SHIFTS: Final = np.arange(0, 8, 2, dtype=np.uint8)
 
 
 class SparseDelta:
-    """A `DeltaCodec` that sends 64 of 4,096 elements, with 2 bits each."""
+    """A `DeltaCodec` that sends some of 4,096 elements, with 2 bits each."""
+
+    def __init__(self, codec: OuterCodec) -> None:
+        """`codec` is one of `SPARSE_KEPT`."""
+        self._codec, self._kept = codec, SPARSE_KEPT[codec]
 
     def encode(self, part_N: Vector) -> bytes:
         """Scales, indices and values, as the module describes."""
         chunks = -(-part_N.size // SPARSE_CHUNK)
-        scales, indices = np.empty((chunks, 2), "<u2"), np.empty((chunks, SPARSE_KEPT), np.uint16)
-        codes: Codes = np.empty((chunks, SPARSE_KEPT), np.uint8)
+        scales, indices = np.empty((chunks, 2), "<u2"), np.empty((chunks, self._kept), np.uint16)
+        codes: Codes = np.empty((chunks, self._kept), np.uint8)
         for first in range(0, chunks, _BATCH):
             x_CE = _chunks(part_N, first)
             own = slice(first, first + len(x_CE))
-            indices[own] = _largest(x_CE)
+            indices[own] = _largest(x_CE, self._kept)
             kept_CK = np.take_along_axis(x_CE, indices[own].astype(np.intp), axis=1)
             scales[own], codes[own] = _quantised(kept_CK)
         return scales.tobytes() + _pack_indices(indices) + _pack_codes(codes)
 
     def decode(self, data: bytes, elements: int) -> Vector:
         """The kept elements at their places, zeros elsewhere. Raises PartError and NotFinite."""
-        if len(data) != delta_bytes(OuterCodec.SPARSE, elements):
-            raise PartError(f"{len(data)} bytes are no sparse partition of {elements} elements")
+        if len(data) != delta_bytes(self._codec, elements):
+            raise PartError(f"{len(data)} bytes are no {self._codec} partition of {elements} elements")
         chunks = -(-elements // SPARSE_CHUNK)
-        values = 4 * chunks + chunks * SPARSE_KEPT * 12 // 8
+        values = 4 * chunks + chunks * self._kept * 12 // 8
         scales = read_scales(data[: 4 * chunks], 2 * chunks).reshape(chunks, 2)
-        indices = _read_indices(data[4 * chunks : values])
+        indices = _read_indices(data[4 * chunks : values], self._kept)
         _check_indices(indices, elements - SPARSE_CHUNK * (chunks - 1))
-        codes = _read_codes(data[values:])
+        codes = _read_codes(data[values:], self._kept)
         kept_CK = np.take_along_axis(scales, (codes & 1).astype(np.intp), axis=1)
         kept_CK.view(np.uint32)[:] |= (codes >> 1).astype(np.uint32) << _SIGN
         found: Vector = np.zeros((chunks, SPARSE_CHUNK), np.float32)
@@ -76,28 +81,28 @@ def _chunks(part_N: Vector, first: int) -> Vector:
     return padded.reshape(-1, SPARSE_CHUNK)
 
 
-def _largest(x_CE: Vector) -> Indices:
-    """(C, K): ascending indices of each chunk's largest magnitudes, of equal ones the lower."""
+def _largest(x_CE: Vector, count: int) -> Indices:
+    """(C, K): ascending indices of each chunk's `count` largest magnitudes, of equal ones the lower."""
     bits = x_CE.view(np.uint32) & _MAGNITUDE
-    at = SPARSE_CHUNK - SPARSE_KEPT
+    at = SPARSE_CHUNK - count
     least = np.partition(bits, at, axis=1)[:, at, None]
     chosen = bits >= least
-    for row in np.flatnonzero(np.count_nonzero(chosen, axis=1) > SPARSE_KEPT):
+    for row in np.flatnonzero(np.count_nonzero(chosen, axis=1) > count):
         equal = np.flatnonzero(bits[row] == least[row])
         above = np.count_nonzero(bits[row] > least[row])
-        chosen[row, equal[SPARSE_KEPT - above :]] = False
-    found: Indices = np.nonzero(chosen)[1].reshape(-1, SPARSE_KEPT).astype(np.uint16)
+        chosen[row, equal[count - above :]] = False
+    found: Indices = np.nonzero(chosen)[1].reshape(-1, count).astype(np.uint16)
     return found
 
 
 def _quantised(kept_CK: Vector) -> tuple[npt.NDArray[np.uint16], Codes]:
     """The scales (C, 2) as bf16 bits, and the codes (C, K), of the kept elements."""
-    size = np.abs(kept_CK)
-    mean = _row_sums(size) / np.float32(SPARSE_KEPT)
+    size, count = np.abs(kept_CK), np.float32(kept_CK.shape[1])
+    mean = _row_sums(size) / count
     high = size > mean[:, None]
     many = np.count_nonzero(high, axis=1).astype(np.float32)
     # No magnitude can be above the mean alone, and where none is above it, no code names that scale.
-    lower = _row_sums(np.where(high, np.float32(0), size)) / (np.float32(SPARSE_KEPT) - many)
+    lower = _row_sums(np.where(high, np.float32(0), size)) / (count - many)
     upper = _row_sums(np.where(high, size, np.float32(0))) / np.maximum(many, np.float32(1))
     codes: Codes = (kept_CK.view(np.uint32) >> _SIGN).astype(np.uint8) * np.uint8(2)
     codes |= high.view(np.uint8)
@@ -117,7 +122,7 @@ def _check_indices(indices: Indices, last: int) -> None:
     """Raise PartError unless each chunk's are ascending, and none is beyond the last chunk's elements."""
     if bool((indices[:, 1:] <= indices[:, :-1]).any()):
         raise PartError("the indices of a chunk are not ascending")
-    if indices.size and indices[-1, -1] >= max(last, SPARSE_KEPT):
+    if indices.size and indices[-1, -1] >= max(last, indices.shape[1]):
         raise PartError("an index is beyond the partition")
 
 
@@ -127,10 +132,10 @@ def _pack_indices(indices: Indices) -> bytes:
     return packed.astype(np.uint8).tobytes()
 
 
-def _read_indices(data: bytes) -> Indices:
+def _read_indices(data: bytes, kept: int) -> Indices:
     packed = np.frombuffer(data, np.uint8).reshape(-1, 3).astype(np.uint16)
     low, high = packed[:, 0] | (packed[:, 1] & 0xF) << 8, packed[:, 1] >> 4 | packed[:, 2] << 4
-    return np.stack([low, high], axis=1).reshape(-1, SPARSE_KEPT)
+    return np.stack([low, high], axis=1).reshape(-1, kept)
 
 
 def _pack_codes(codes: Codes) -> bytes:
@@ -138,6 +143,6 @@ def _pack_codes(codes: Codes) -> bytes:
     return packed.tobytes()
 
 
-def _read_codes(data: bytes) -> Codes:
+def _read_codes(data: bytes, kept: int) -> Codes:
     packed: Codes = np.frombuffer(data, np.uint8)[:, None] >> _SHIFTS
-    return (packed & np.uint8(3)).reshape(-1, SPARSE_KEPT)
+    return (packed & np.uint8(3)).reshape(-1, kept)

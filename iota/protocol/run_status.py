@@ -108,6 +108,7 @@ class RunStatus(TypedDict, total=False):
     phase: Annotated[str, Field(max_length=32)]
     waiting: _Text | None
     epoch: Small
+    merging: Small | None
     epochs: Positive
     step: Small
     steps: Positive

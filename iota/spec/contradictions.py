@@ -46,7 +46,7 @@ _UNUSED: Final[dict[str, tuple[Callable[[RunSpec], bool], str]]] = {
     ),
     "outer.beta": (
         lambda s: not s.outer.codec.has_feedback,
-        "outer.codec none sends everything: leave it out, or choose int8 or sparse",
+        "outer.codec none sends everything: leave it out, or choose int8, sparse or sparse64",
     ),
 }
 """Fields without an effect beside another one: refused where another value than the default was given."""

@@ -112,7 +112,14 @@ class OuterCodec(StrEnum):
     INT8 = "int8"
     """8 bits an element and a scale a block, with error feedback."""
     SPARSE = "sparse"
-    """The 64 largest of 4,096 elements, with 2 bits each, with error feedback (SparseLoCo)."""
+    """The 256 largest of 4,096 elements, with 2 bits each, with error feedback (as SparseLoCo)."""
+    SPARSE64 = "sparse64"
+    """The same of the 64 largest: for runs of many hundreds of merges."""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether it sends some elements alone, and so a merge has few."""
+        return self in (OuterCodec.SPARSE, OuterCodec.SPARSE64)
 
     @property
     def has_feedback(self) -> bool:
@@ -334,7 +341,7 @@ class OuterSpec(SpecPart):
     part_elements: Positive = 1 << 22
     """Elements in one partition of a stage's vector."""
     codec: Annotated[OuterCodec, Since(8, before=OuterCodec.NONE)] = OuterCodec.NONE
-    """Codec of pseudo-gradients: none, int8 (4x smaller), or sparse (141x smaller; docs/training.md)."""
+    """Codec of pseudo-gradients: none, int8 (4x smaller), sparse (36x), sparse64 (141x); docs/training.md."""
     beta: Annotated[float, Field(ge=0, lt=1), Since(8, before=0.95)] = 0.95
     """Share of what a codec did not send that is added to the next epoch's pseudo-gradient."""
     overlap: Annotated[Overlap, Since(9, before=Overlap.NONE)] = Overlap.NONE

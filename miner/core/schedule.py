@@ -4,7 +4,8 @@ The order of ops is the order of floating-point sums, so it follows from the pla
 
 - backward before forward, earlier steps before later ones;
 - backwards of a step in ascending microbatch index, forwards in the plan's order;
-- re-routed work takes its place by index among the remaining work, and does not wait for credit.
+- re-routed work takes its place by index among the remaining work, and does not wait for credit; nor does the
+  first of the remaining work, whose credit others may have where it was re-routed or has to run again.
   The first microbatch of a step that has not ended can then always proceed, at every replica of its
   route, so that even a credit of one cannot deadlock.
 
@@ -307,11 +308,13 @@ class Schedule:
     def _next_forward(self) -> Op | None:
         last = self.stage == self.spec.last_stage
         free = self.spec.schedule.credit - self.credit_used()
+        first = True
         for step in self._runnable():
             for entry in self.steps[step].waiting():
+                exempt, first = first or entry.attempt > 0, False
                 if entry.forward_begun or not entry.send_forward:
                     continue
-                if not entry.input_ready or (free <= 0 and entry.attempt == 0):
+                if not entry.input_ready or (free <= 0 and not exempt):
                     return None
                 return self._op(OpKind.LOSS if last else OpKind.FORWARD, step, entry)
             for entry in self.steps[step].heldout():

@@ -186,7 +186,7 @@ def test_honest_steps_stay_inside_whatever_the_gradients(
     decay=st.sampled_from([0.0, 0.1, 3.0]),
     shapes=st.lists(st.sampled_from(SHAPES), min_size=5, max_size=5),
     scale=st.sampled_from([1e-12, 1.0, 1e8]),
-    codec=st.sampled_from([OuterCodec.INT8, OuterCodec.SPARSE]),
+    codec=st.sampled_from([OuterCodec.INT8, OuterCodec.SPARSE, OuterCodec.SPARSE64]),
     beta=st.sampled_from([0.0, 0.5, 0.95]),
     joined=st.integers(0, 6),
     precision=st.sampled_from([Precision.FP32, Precision.BF16_SR]),

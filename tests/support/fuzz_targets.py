@@ -248,7 +248,8 @@ def _delta_part(codec: OuterCodec, data: bytes) -> None:
     elements = {
         OuterCodec.NONE: len(data) // 4,
         OuterCodec.INT8: len(data) - 2 * -(-len(data) // 258),
-        OuterCodec.SPARSE: len(data) // 116 * 4096,
+        OuterCodec.SPARSE: len(data) // 452 * 4096,
+        OuterCodec.SPARSE64: len(data) // 116 * 4096,
     }[codec]
     open_delta_codec(codec).decode(data, max(1, elements))
 
@@ -330,6 +331,7 @@ TARGETS = {
                 ("delta", OuterCodec.NONE),
                 ("delta-int8", OuterCodec.INT8),
                 ("delta-sparse", OuterCodec.SPARSE),
+                ("delta-sparse64", OuterCodec.SPARSE64),
             )
         ),
         Target("merged", _merged_part, (PartError,), _merged_parts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from iota.outer.error_feedback import encode_part, read_feedback, write_feedback
 from iota.outer.partition import NotFinite, PartError, Vector, split
 from iota.spec import OuterCodec, OuterSpec
 
-LOSSY = [OuterCodec.INT8, OuterCodec.SPARSE]
+LOSSY = [OuterCodec.INT8, OuterCodec.SPARSE, OuterCodec.SPARSE64]
 F = np.float32
 
 
@@ -55,23 +56,23 @@ def plain_int8(part: Vector) -> bytes:
 
 
 def _sum(values: list[np.float32]) -> np.float32:
-    """Of 64 values, each with the one that stands half of the rest further on."""
+    """Of a power of two of values, each with the one that stands half of the rest further on."""
     while len(values) > 1:
         half = len(values) // 2
         values = [values[i] + values[half + i] for i in range(half)]
     return values[0]
 
 
-def plain_sparse(part: Vector) -> bytes:
-    """`sparse` as its module describes it, one value after another."""
+def plain_sparse(part: Vector, count: int) -> bytes:
+    """A sparse codec as its module describes it, one value after another."""
     scales, indices, codes = b"", [], []
     for chunk in split(part, 4096):
         values = [*chunk, *[F(0)] * (4096 - len(chunk))]
-        kept = sorted(sorted(range(4096), key=lambda i: (-abs(values[i]), i))[:64])
+        kept = sorted(sorted(range(4096), key=lambda i: (-abs(values[i]), i))[:count])
         sizes = [abs(values[i]) for i in kept]
-        mean = _sum(sizes) / F(64)
+        mean = _sum(sizes) / F(count)
         above = [size > mean for size in sizes]
-        lower = _sum([F(0) if a else s for a, s in zip(above, sizes, strict=True)]) / F(64 - sum(above))
+        lower = _sum([F(0) if a else s for a, s in zip(above, sizes, strict=True)]) / F(count - sum(above))
         upper = _sum([s if a else F(0) for a, s in zip(above, sizes, strict=True)]) / F(max(1, sum(above)))
         scales += _upper_half(lower) + _upper_half(upper)
         indices += kept
@@ -87,9 +88,10 @@ def _bits(numbers: list[int], width: int) -> bytes:
 
 PLAIN: dict[OuterCodec, Callable[[Vector], bytes]] = {
     OuterCodec.INT8: plain_int8,
-    OuterCodec.SPARSE: plain_sparse,
+    OuterCodec.SPARSE: partial(plain_sparse, count=256),
+    OuterCodec.SPARSE64: partial(plain_sparse, count=64),
 }
-SIZES = [1, 63, 64, 65, 255, 257, 4096, 4097, 12_345]
+SIZES = [1, 63, 64, 65, 255, 256, 257, 4096, 4097, 12_345]
 
 
 @pytest.mark.parametrize("codec", LOSSY)
@@ -110,21 +112,23 @@ def test_a_partition_of_several_batches_is_encoded_as_its_pieces_are(codec: Oute
     assert np.array_equal(code.decode(code.encode(part), size), np.concatenate(decoded))
 
 
-def test_sparse_keeps_the_64_largest_and_of_equal_ones_the_first() -> None:
+@pytest.mark.parametrize(("codec", "kept"), [(OuterCodec.SPARSE, 256), (OuterCodec.SPARSE64, 64)])
+def test_a_sparse_codec_keeps_the_largest_and_of_equal_ones_the_first(codec: OuterCodec, kept: int) -> None:
     part = np.zeros(4096, np.float32)
-    part[1000:1100] = -1.0
+    part[1000:1300] = -1.0
     part[4000] = 3.0
-    code = open_delta_codec(OuterCodec.SPARSE)
+    code = open_delta_codec(codec)
     decoded = code.decode(code.encode(part), 4096)
-    assert np.flatnonzero(decoded).tolist() == [*range(1000, 1063), 4000]
+    assert np.flatnonzero(decoded).tolist() == [*range(1000, 999 + kept), 4000]
     assert decoded[4000] == 3.0
-    assert set(decoded[1000:1063]) == {F(-1.0)}
+    assert set(decoded[1000 : 999 + kept]) == {F(-1.0)}
 
 
-def test_sparse_is_141_times_smaller_than_fp32_and_int8_4_times() -> None:
+def test_sparse_is_36_or_141_times_smaller_than_fp32_and_int8_4_times() -> None:
     size = 1 << 22
     raw = delta_bytes(OuterCodec.NONE, size)
-    assert round(raw / delta_bytes(OuterCodec.SPARSE, size)) == 141
+    assert round(raw / delta_bytes(OuterCodec.SPARSE, size)) == 36
+    assert round(raw / delta_bytes(OuterCodec.SPARSE64, size)) == 141
     assert 3.9 < raw / delta_bytes(OuterCodec.INT8, size) < 4.0
 
 
@@ -148,8 +152,9 @@ def test_other_sizes_and_scales_that_are_no_scales_are_refused(codec: OuterCodec
             code.decode(data, 5000)
 
 
-def test_indices_that_are_not_ascending_or_beyond_the_partition_are_refused() -> None:
-    code = open_delta_codec(OuterCodec.SPARSE)
+@pytest.mark.parametrize("codec", [OuterCodec.SPARSE, OuterCodec.SPARSE64])
+def test_indices_that_are_not_ascending_or_beyond_the_partition_are_refused(codec: OuterCodec) -> None:
+    code = open_delta_codec(codec)
     data = bytearray(code.encode(vector(4096)))
     data[4:7] = data[7:10]  # the first two indices are those after them
     with pytest.raises(PartError, match="ascending"):

@@ -228,7 +228,7 @@ def test_a_pseudo_gradient_is_stored_while_its_epoch_merges_and_in_its_parts_alo
     over = f"part-{part_count(SPEC, 0):03d}"
     for strange in (f"0/0/{who.hotkey}/{over}", f"1/0/{who.hotkey}/part-000", f"00/0/{who.hotkey}/part-000"):
         assert ask(made, who, Method.PUT, f"{RUN}/delta/{strange}", 4096) is ProblemType.FORBIDDEN, strange
-    made.state.epoch = 1
+    made.state.epoch, made.state.merging, made.state.epochs[0].merged_block = 1, None, 0
     assert ask(made, who, Method.PUT, key, 4096) is ProblemType.LATE
 
 

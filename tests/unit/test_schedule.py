@@ -187,6 +187,23 @@ def test_work_taken_over_needs_no_credit() -> None:
     assert schedule.credit_used() == 2
 
 
+def test_the_first_microbatch_needs_no_credit_that_a_later_one_has() -> None:
+    schedule = _schedule(1, credit=1, microbatches=8)
+    schedule.plan(_plan(0, 1))
+    schedule.frame(0, 0, Direction.FORWARD)
+    bad = _next(schedule)
+    schedule.begin(bad)
+    for index in (1, 2):
+        schedule.reroute(_reroute(index, OTHER, ME, stage=1, send=True))
+    schedule.reroute(_reroute(7, ME, OTHER, stage=1, send=True))
+    schedule.frame(0, 7, Direction.FORWARD)
+    later = _next(schedule)
+    assert later.microbatch == 7
+    _do(schedule, later)
+    schedule.undo(bad)
+    assert (_next(schedule).microbatch, schedule.credit_used()) == (0, 1)
+
+
 def test_a_backward_alone_is_run_where_the_next_stage_has_its_input() -> None:
     schedule = _schedule(1)
     schedule.reroute(_reroute(0, ME, OTHER, stage=1, send=False))

@@ -10,7 +10,7 @@ from iota.model.presets import PRESETS
 from iota.model.proposal import HELDOUT_TOKENS, make_spec
 from iota.model.schedules import SCHEDULES
 from iota.objects import part_count
-from iota.spec import Decay, OptimizerKind, Precision, RunSpec, json_digest
+from iota.spec import Decay, OptimizerKind, OuterCodec, Precision, RunSpec, json_digest
 from iota.spec.draft import from_assignments
 
 TABLE = {
@@ -59,13 +59,20 @@ def test_orion_is_as_the_orion_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "outer"), [("none", (0.7, 0.9)), ("int8", (0.7, 0.9)), ("sparse", (1.0, 0.0))]
+    ("codec", "outer"),
+    [("none", (0.7, 0.9)), ("int8", (0.7, 0.9)), ("sparse", (1.0, 0.0)), ("sparse64", (1.0, 0.0))],
 )
 def test_error_feedback_takes_the_place_of_momentum_in_a_sparse_run(
     codec: str, outer: tuple[float, float]
 ) -> None:
     made = proposed("orion-100b", f"outer.codec={codec}").outer
     assert (made.eta, made.momentum) == outer
+
+
+@pytest.mark.parametrize("codec", list(OuterCodec))
+def test_a_run_with_overlap_has_a_small_outer_step_and_no_momentum(codec: OuterCodec) -> None:
+    made = proposed("orion-100b", f"outer.codec={codec}", "outer.overlap=one_epoch").outer
+    assert (made.eta, made.momentum) == (0.5, 0.0)
 
 
 def test_the_default_spec_is_that_of_the_version_before() -> None:

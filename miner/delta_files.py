@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor
 
@@ -15,7 +17,10 @@ from iota.files import remove_unfinished, whole_folder
 from iota.outer.error_feedback import feedback_leaf, feedback_root, read_feedback, write_feedback
 from iota.outer.partition import PartError, Vector
 from iota.spec import RunSpec
+from iota.system.files import sync_names
 from miner.disk import MinerDisk
+
+_LEAF: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,18 @@ class DeltaFiles:
         self._spec, self._disk = spec, disk
 
     def leaves(self, epoch: int) -> tuple[str, ...]:
-        """Leaves of the feedback that was kept for `epoch`; empty where there is none."""
+        """Leaves of the feedback that was kept for `epoch`; empty where there is none.
+
+        Raises PartError where they are not those of all parts, to which alone a replica may commit.
+        """
         file = self._disk.feedback(epoch) / "leaves"
-        return tuple(file.read_text().split()) if file.exists() else ()
+        if not file.exists():
+            return ()
+        leaves = tuple(file.read_text(errors="replace").split())
+        parts = sum(1 for _ in file.parent.glob("part-*"))
+        if len(leaves) != parts or not all(_LEAF.fullmatch(leaf) for leaf in leaves):
+            raise PartError(f"{file} does not name the feedback of each part beside it")
+        return leaves
 
     def feedback(self, epoch: int) -> bytes:
         """All of the feedback that was kept for `epoch`. Raises PartError if it is damaged, and OSError."""
@@ -53,8 +67,8 @@ class DeltaFiles:
     def write(self, start: EpochStart, final: Mapping[str, Tensor]) -> str:
         """Encode `start` less `final` part by part, on the CPU. Returns the root of what it leaves.
 
-        A crash leaves whole folders or none, and who repeats the epoch writes the same. Raises PartError if
-        the feedback on this disk is damaged, and OSError.
+        A crash or a power cut leaves whole folders or none, and who repeats the epoch writes the same. Raises
+        PartError if the feedback on this disk is damaged, and OSError.
         """
         epoch, leaves = start.epoch, []
 
@@ -85,8 +99,9 @@ class DeltaFiles:
 def _replaced(folder: Path) -> Iterator[Path]:
     """A new folder in the place of `folder`, once it is filled."""
     folder.parent.mkdir(exist_ok=True)
+    sync_names(folder.parent.parent)
     remove_unfinished(folder.parent)
-    with whole_folder(folder) as part:
+    with whole_folder(folder, durable=True) as part:
         yield part
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -34,6 +34,7 @@ from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
 from iota.protocol.frames import FrameName
 from iota.spec import RunSpec
+from iota.system.files import sync_names
 
 
 class DataDirInUse(ValueError):
@@ -123,15 +124,25 @@ class MinerDisk:
         return max((e for e in epochs if overlaps or self.start_state(e).exists()), default=None)
 
     def save_base(self, spec: RunSpec, epoch: int, base: OuterState, roots: BaseRoots) -> None:
-        """Write a base and its `base_roots` atomically: a crash leaves the complete base or none."""
+        """Write a base and its `base_roots`: a crash or a power cut leaves the complete base or none.
+
+        When this returns no power cut takes it away, nor the start state and feedback written before.
+        """
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)
         remove_unfinished(folder.parent)
-        with whole_folder(folder) as part:
+        with whole_folder(folder, durable=True) as part:
             for n, data in enumerate(base_parts(spec, base)):
                 _base_part(part, n).write_bytes(data)
             (part / "digest").write_text(_written(roots))
             shutil.rmtree(folder, ignore_errors=True)
+        self.keep_names()
+
+    def keep_names(self) -> None:
+        """Wait until no power cut takes away the folders of bases and start states that are written."""
+        for above in (self.root / "snapshots", self.root):
+            if above.exists():
+                sync_names(above)
 
     def load_base(self, spec: RunSpec, stage: int, epoch: int) -> tuple[OuterState, BaseRoots]:
         """Read a base that `save_base` wrote, and its roots. Raises PartError if it is damaged or gone."""
@@ -149,15 +160,19 @@ class MinerDisk:
 
     @contextmanager
     def new_base(self, spec: RunSpec, epoch: int) -> Iterator[BaseWriter]:
-        """Write a base part by part. It is there once the block ends without an error, whole."""
+        """Write a base part by part. It is there once the block ends without an error, whole.
+
+        No power cut takes it away then.
+        """
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)
         remove_unfinished(folder.parent)
-        with whole_folder(folder) as part:
+        with whole_folder(folder, durable=True) as part:
             writer = BaseWriter(spec, part)
             yield writer
             (part / "digest").write_text(_written(writer.roots()))
             shutil.rmtree(folder, ignore_errors=True)
+        sync_names(self.root)
 
     def base_partitions(self, spec: RunSpec, stage: int, epoch: int) -> Iterator[OuterState]:
         """A base's partitions, one in memory at a time. Raises PartError if it is damaged or gone.

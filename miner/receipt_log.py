@@ -179,8 +179,12 @@ class ReceiptLog:
         return self._earlier.get(key)
 
     def forget_before(self, epoch: int) -> None:
-        """Free receipts for `find` of epochs that no restart can run again."""
-        self._earlier = {k: r for k, r in self._earlier.items() if k[0] >= epoch}
+        """Free receipts for `find` of epochs that no restart can run again.
+
+        Those of merges of the epoch before stay: another stage's may be asked for again until `epoch` begins.
+        """
+        merges = {k: r for k, r in self._earlier.items() if r.kind is OpKind.MERGE and k[0] == epoch - 1}
+        self._earlier = merges | {k: r for k, r in self._earlier.items() if k[0] >= epoch}
 
     def begin_life(self) -> None:
         """Free the receipts of ops for `find`: a new life repeats none, but may have the same keys."""

@@ -16,7 +16,6 @@ from iota.chain import Chain
 from iota.client.conversation import Conversation
 from iota.client.evidence_files import SealBook
 from iota.client.orchestrator import RETRY_FOR_S, OrchestratorClient, OtherRun, new_session
-from iota.client.run_objects import RunObjects
 from iota.compute.compiled import is_compiled
 from iota.compute.determinism import device_class
 from iota.compute.devices import card_bytes, check_dtypes
@@ -43,6 +42,7 @@ from validator.audits.auditor import Auditor
 from validator.audits.budget import Budget, Worker
 from validator.audits.evidence import Evidence
 from validator.audits.job_runner import JobRunner
+from validator.audits.patient_objects import PatientObjects
 from validator.audits.public_verdicts import VerdictReader
 from validator.audits.replay import ReplayOptions
 from validator.audits.verdicts import VerdictSigner
@@ -175,7 +175,7 @@ class ValidatorNode:
             raise OtherRun(f"it is {reply.run[:16]}, and this process has part in {spec.id[:16]}")
         log.info("joined run %s as a validator: an epoch's audits begin with its seal", reply.run[:12])
         manifest = parse_manifest(await self._client.manifest(), spec.data.manifest)
-        objects = RunObjects(self._client, self._objects)
+        objects = PatientObjects(self._client, self._objects)
         samples = Samples(
             spec, ShardReader(manifest, objects.get_range, options.data_dir / "cache", CACHE_BYTES)
         )

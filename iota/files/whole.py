@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from iota.system.files import sync_file, sync_names
+
 
 def write_whole(
     path: Path, data: bytes | bytearray, *, durable: bool = False, mode: int = 0o666, replace: bool = True
@@ -29,7 +31,8 @@ def whole_file(
     """Yields an empty file to write to, which becomes `path` when the block ends without an error.
 
     Args:
-        durable: sync the content to the disk before the renaming, so that it also survives a power cut.
+        durable: sync the content to the disk before the renaming, and the name after it, so that both also
+            survive a power cut.
         mode: permissions of the file, less the process's umask.
         replace: whether an existing file may be replaced.
 
@@ -42,19 +45,23 @@ def whole_file(
     try:
         yield part
         if durable:
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync_file(part)
         if replace:
             part.replace(path)
         else:
             os.link(part, path)  # unlike a rename, a link fails if the name exists
+        if durable:
+            sync_names(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill, which becomes `path` when the block ends without an error.
+def whole_folder(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yields an empty folder to fill with files, which becomes `path` when the block ends without an error.
+
+    Args:
+        durable: as for `whole_file`, of each file.
 
     Raises:
         OSError: it cannot be created, or `path` exists and is not an empty folder.
@@ -63,7 +70,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
+        if durable:
+            for file in part.iterdir():
+                sync_file(file)
+            sync_names(part)
         part.rename(path)
+        if durable:
+            sync_names(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

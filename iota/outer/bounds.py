@@ -60,8 +60,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-import numpy as np
-
 from iota.model.layout import run_shapes
 from iota.model.updates import (
     adam_ratio,
@@ -73,6 +71,7 @@ from iota.model.updates import (
     weight_decay,
 )
 from iota.objects.delta_sizes import unit
+from iota.outer.fixed_sums import fixed_sum, products
 from iota.outer.partition import Vector
 from iota.spec import Moments, OptimizerKind, RunSpec, StateRule
 
@@ -111,7 +110,7 @@ class Bound:
         own = part[self.start : self.stop]
         if max(float(own.max()), -float(own.min())) > self.element:
             return False
-        return self.norm == math.inf or _square_sum(own) <= self.norm * self.norm
+        return self.norm == math.inf or fixed_sum(products(own, own)) <= self.norm * self.norm
 
 
 @dataclass(frozen=True)
@@ -299,13 +298,19 @@ def _beta(spec: RunSpec) -> float:
     return spec.outer.beta if spec.outer.codec.has_feedback else 0.0
 
 
-def _updates(spec: RunSpec, epoch: int, joined: int, decay: float) -> tuple[_Way, _Way]:
+def _updates(
+    spec: RunSpec, epoch: int, joined: int, decay: float, *, merged: bool = False
+) -> tuple[_Way, _Way]:
     """Bounds of the change in one epoch's steps from `joined` on, from the size of the base and k, and of the
-    largest size then; without stochastic roundings."""
+    largest size then; without stochastic roundings.
+
+    `merged`: of a merge. Its weights times steps add up to the most steps at most (`weighted_mean`), of
+    whichever steps of the epoch, so that each has the largest rate.
+    """
     nearest = _BF16_ULP / 2 if spec.precision.holds_bf16 else 0.0
     size, change = _Way(1.0 + nearest, 0.0), _Way(0.0, 0.0)
-    for step in range(joined, spec.schedule.steps):
-        rate = spec.learning_rate(epoch, step)
+    rates = [spec.learning_rate(epoch, step) for step in range(joined, spec.schedule.steps)]
+    for rate in [max(rates)] * len(rates) if merged else rates:
         change += size.times(rate * decay + _ULP) + _Way(0.0, rate)
         # Decay shrinks a weight, but not for sure: a replica may not have made the step.
         size = size.times(max(1.0, rate * decay - 1.0) + _ULP) + _Way(0.0, rate)
@@ -327,14 +332,14 @@ def _growth(spec: RunSpec, epoch: int, decay: float) -> tuple[_Way, _Way]:
     gain = eta / (1.0 - spec.outer.momentum) if spec.outer.momentum < 1 else eta * (epoch + 1)
     for number in range(epoch):
         whole = size + most.times(3 * gain)
-        (inner, _), mu = _updates(spec, number, 0, decay), spec.outer.momentum_at(number)
+        (inner, _), mu = _updates(spec, number, 0, decay, merged=True), spec.outer.momentum_at(number)
         change = inner.after(whole)
         if beta:
-            sent = _updates(spec, number, 0, decay * math.exp(away))[0] if away else inner
+            sent = _updates(spec, number, 0, decay * math.exp(away), merged=True)[0] if away else inner
             held, change = held.times(beta) + sent.after(whole), change.times(2.0)
             most = _Way(max(most.start, held.start), max(most.rate, held.rate))
         momentum = momentum.times(mu) + change
-        # W - eta·(D + mu·m), where W - D is a mean of the replicas' weights.
+        # W - eta·(D + mu·m), where D is no larger than a replica's change at these rates.
         size = size.times(1.0 + _ULP) + (change + momentum.times(mu)).times(eta)
     walk, twice = _rounded_away(spec, epoch * spec.schedule.steps), 2.0 if beta else 1.0
     exponent = min(_MOST, walk * gain * twice) if spec.outer.momentum < 1 else _MOST
@@ -345,14 +350,3 @@ def _growth(spec: RunSpec, epoch: int, decay: float) -> tuple[_Way, _Way]:
 def _coarse(bound: float) -> float:
     """`bound` with `ROUNDING`, to four digits: machines whose cosines differ in the last bit agree on it."""
     return float(f"{bound * ROUNDING:.4g}")
-
-
-def _square_sum(vector: Vector) -> float:
-    """The sum of squares in float64, in a fixed order of elementwise operations: the same bits everywhere."""
-    squares = vector.astype(np.float64)
-    np.multiply(squares, squares, out=squares)
-    while squares.size > 1:
-        half = (squares.size + 1) // 2
-        squares[: squares.size - half] += squares[half:]
-        squares = squares[:half]
-    return float(squares[0])

@@ -15,6 +15,7 @@ from blake3 import blake3
 from iota.objects import part_sizes
 from iota.outer.bounds import part_bounds
 from iota.outer.delta_codecs import open_delta_codec
+from iota.outer.direction import opposed, sample_start, sampled
 from iota.outer.merge_rules import open_merge_rule
 from iota.outer.merged_part import write_merged
 from iota.outer.partition import NotFinite, PartError, Vector
@@ -37,31 +38,39 @@ class MergedPart:
 
 
 def merge_part(spec: RunSpec, assign: MergeAssign, read: Read) -> MergedPart:
-    """Merge one partition: the weighted mean, by tokens, of the contributions that are within their bounds.
+    """Merge one partition: the mean, by tokens and steps, of the contributions that are within their bounds.
 
-    Shares are renormalised over those that stay; if none does, the result is zeros. `read` is called up to
-    twice for each contribution, and one is held at a time.
+    Who goes clearly against the others is left out too. The weights are those of the ones that stay; if none
+    does, the result is zeros. `read` is called up to twice for each contribution; one is held at a time, and
+    a sample of each.
     """
     elements = part_sizes(spec, assign.stage)[assign.part]
     codec, by_hotkey = open_delta_codec(spec.outer.codec), {c.hotkey: c for c in assign.contributions}
-    left_out = {}
+    start = sample_start(c.stored.digest for c in assign.contributions)
+    left_out: dict[str, LeftOut] = {}
+    samples = {}
     for hotkey in sorted(by_hotkey):
-        fault = _fault(spec, assign, by_hotkey[hotkey], read(by_hotkey[hotkey]), elements)
-        if fault is not None:
-            left_out[hotkey] = fault
+        part = _checked(spec, assign, by_hotkey[hotkey], read(by_hotkey[hotkey]), elements)
+        if isinstance(part, LeftOut):
+            left_out[hotkey] = part
+        else:
+            samples[hotkey] = sampled(part, start)
+    all_tokens = {hotkey: each.tokens for hotkey, each in by_hotkey.items()}
+    left_out |= dict.fromkeys(opposed(spec.outer.codec, samples, all_tokens), LeftOut.OPPOSED)
 
     def given(hotkey: str) -> Vector:
         return codec.decode(read(by_hotkey[hotkey]) or b"", elements)
 
     tokens = {hotkey: each.tokens for hotkey, each in by_hotkey.items() if hotkey not in left_out}
-    merged = open_merge_rule()(tokens, given) if tokens else np.zeros(elements, np.float32)
-    return MergedPart(write_merged(spec.outer.codec, merged), left_out)
+    steps = {h: max(1, spec.schedule.steps - by_hotkey[h].joined) for h in tokens}
+    merged = open_merge_rule()(tokens, given, steps) if tokens else np.zeros(elements, np.float32)
+    return MergedPart(write_merged(spec.outer.codec, merged), dict(sorted(left_out.items())))
 
 
-def _fault(
+def _checked(
     spec: RunSpec, assign: MergeAssign, given: Contribution, data: bytes | None, elements: int
-) -> LeftOut | None:
-    """Why a contribution with these bytes stays out of the merge, or None."""
+) -> Vector | LeftOut:
+    """A contribution with these bytes, decoded, or why it stays out of the merge."""
     if data is None:
         return LeftOut.MISSING
     if len(data) != given.stored.size or blake3(data).hexdigest() != given.stored.digest:
@@ -73,4 +82,4 @@ def _fault(
     except PartError:
         return LeftOut.UNREADABLE
     bounds = part_bounds(spec, assign.epoch, assign.stage, assign.part, given.joined)
-    return None if all(bound.holds(part) for bound in bounds) else LeftOut.OUT_OF_BOUNDS
+    return part if all(bound.holds(part) for bound in bounds) else LeftOut.OUT_OF_BOUNDS

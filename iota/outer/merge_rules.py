@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from iota.outer.partition import Vector
 from iota.outer.weighted_mean import weighted_mean
 
-MergeRule = Callable[[Mapping[str, int], Callable[[str], Vector]], Vector]
-"""Merges one partition of all replicas: from the tokens that weigh each hotkey's part, and a function that
-reads a hotkey's part. Bitwise equal on every machine, for any order of replicas."""
+MergeRule = Callable[[Mapping[str, int], Callable[[str], Vector], Mapping[str, int] | None], Vector]
+"""Merges one partition of all replicas: from the tokens that weigh each hotkey's part, a function that reads
+a hotkey's part, and the steps that each one is of (None: all of as many). Bitwise equal on every machine, for
+any order of replicas."""
 
 _RULES: dict[str, MergeRule] = {"weighted-mean": weighted_mean}
 

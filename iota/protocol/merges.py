@@ -17,6 +17,8 @@ class LeftOut(StrEnum):
     """It holds NaN or infinity."""
     OUT_OF_BOUNDS = "out_of_bounds"
     """It is more than the optimizer can change in the replica's steps (`iota.outer.bounds`)."""
+    OPPOSED = "opposed"
+    """It goes against the others (`iota.outer.direction`), which is no proof of a lie."""
     MISSING = "missing"
     """It was not stored and announced before the deadline, or the store has lost it since. No merger may say
     so; the orchestrator does."""

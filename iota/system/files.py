@@ -1,4 +1,4 @@
-"""Descriptors of binary files, and reads at an offset."""
+"""Descriptors of binary files, reads at an offset, and names that outlast a power cut."""
 
 from __future__ import annotations
 
@@ -22,3 +22,23 @@ def read_at(descriptor: int, size: int, start: int) -> bytes:
         return os.pread(descriptor, size, start)
     os.lseek(descriptor, start, os.SEEK_SET)
     return os.read(descriptor, size)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the file's content is on the disk. Raises OSError."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_names(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk. Raises OSError.
+
+    Windows cannot open a folder, and NTFS writes names to its journal in their order.
+    """
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

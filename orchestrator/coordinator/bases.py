@@ -283,6 +283,15 @@ def assign_base(run: RunState, epoch: int, stage: int) -> None:
         run.send(chosen.hotkey, BaseAssign(epoch=epoch))
 
 
+def ask_again(run: RunState) -> None:
+    """Ask the keepers of bases that are not stored once more.
+
+    A report of theirs that was not yet checked is lost with the orchestrator's process.
+    """
+    for epoch, stage in run.bases.unstored:
+        run.send(run.bases.keepers[epoch, stage], BaseAssign(epoch=epoch))
+
+
 def reassign_bases(run: RunState) -> None:
     """Ask another replica to store a base that the first one did not store in time, or is gone.
 

@@ -129,6 +129,7 @@ class Coordinator:
                 run.dirty = True
             case Resumed():
                 outages.restart_deadlines(run, run.now - before)
+                bases.ask_again(run)
             case CopyRead():
                 merge_parts.take_read(run, entry)
             case Remerged():

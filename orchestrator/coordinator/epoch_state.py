@@ -255,6 +255,8 @@ class StageMerge:
     """miner -> the stored parts of its pseudo-gradient."""
     early: dict[str, tuple[StoredObject, ...]] = field(default_factory=dict)
     """Those of miners that owe receipts of a STEP or a COMMIT: they count once these are stored."""
+    quorum_s: float | None = None
+    """How long the first half of the pseudo-gradients took; None before they are there."""
     fixed: bool = False
     """The contributions are decided: later pseudo-gradients are ignored."""
     parts: list[PartMerge] = field(default_factory=list)

@@ -9,6 +9,7 @@ from blake3 import blake3
 from iota.protocol.events import Contribution, MergeAssign
 from orchestrator.coordinator.epoch_state import PartMerge, StageMerge
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.patience import SLOW_EPOCHS
 from orchestrator.coordinator.state import RunState
 
 MERGERS = 2
@@ -86,7 +87,8 @@ def next_merger(run: RunState, part: PartMerge, *, anyone: bool) -> bool:
         return member.live and not member.charged and member.hotkey not in part.mergers
 
     def is_timely(member: Member) -> bool:
-        return fits(member) and member.hotkey not in epoch.late_mergers
+        slow = run.slow_mergers.get(member.owner, -1) >= epoch.epoch
+        return fits(member) and not slow and member.hotkey not in epoch.late_mergers
 
     def is_anothers(member: Member) -> bool:
         return is_timely(member) and member.owner not in owners
@@ -135,5 +137,6 @@ def note_late(run: RunState, missing: Sequence[str]) -> None:
     for hotkey in missing:
         if hotkey not in epoch.late_mergers and run.members[hotkey].live:
             epoch.late_mergers.add(hotkey)
+            run.slow_mergers[run.members[hotkey].owner] = epoch.epoch + SLOW_EPOCHS
             run.incidents.named.append(f"epoch {epoch.epoch}: {hotkey} did not merge a part in time")
             run.members[hotkey].history.happened(run.now, epoch.epoch, "it did not merge a part in time")

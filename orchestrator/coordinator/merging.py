@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from iota.protocol.messages import Delta
 from iota.spec import StateRule
-from orchestrator.coordinator import evidence, own_starts
+from orchestrator.coordinator import evidence, own_starts, patience
 from orchestrator.coordinator.epoch_state import Carried, EpochState, StageMerge
 from orchestrator.coordinator.lives import ended_with, has_committed_all
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import Phase, RunState
-
-ENCODED_A_SECOND: Final = 1e8
-"""Bytes of fp32 that a replica encodes a second, at the least: one slow core does six times as many
-(`scripts/bench_outer.py`)."""
 
 
 def await_deltas(run: RunState) -> None:
@@ -77,6 +71,7 @@ def accept_delta(run: RunState, member: Member, epoch: EpochState) -> None:
     merge.deltas[member.hotkey] = merge.early.pop(member.hotkey)
     merge.owing.discard(member.hotkey)
     merge.awaited.discard(member.hotkey)
+    patience.note_given(run, member)
     run.changed.contributions.add(member.stage)
 
 
@@ -94,18 +89,6 @@ def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
     return fits and new and epoch.counted[member.hotkey] > 0
 
 
-def delta_limit_s(run: RunState, stage: int) -> float:
-    """How long a stage's pseudo-gradients are waited for: as measured, and at least as their size demands.
-
-    Who restarted from its disk repeats its epoch first.
-    """
-    awaited = run.merging_epoch().merges[stage].awaited
-    replay_s = max((run.members[hotkey].replay_s for hotkey in awaited), default=0.0)
-    encode_s = sum(run.part_bytes[stage]) / ENCODED_A_SECOND if run.spec.outer.codec.has_feedback else 0.0
-    sent_s = encode_s + sum(run.delta_bytes[stage]) / run.spec.audit.line
-    return replay_s + max(run.deadlines.merge.seconds, sent_s)
-
-
 def transfer_limit_s(run: RunState, stage: int, vectors: int = 1) -> float:
     """How long a wait for `vectors` of a stage's size lasts: as measured, and at least what they take on
     the slowest line that a miner may have."""
@@ -120,11 +103,11 @@ def fix_contributions(run: RunState) -> list[int]:
     """
     epoch = run.merging_epoch()
     changed, run.changed.contributions = run.changed.contributions, set()
-    any_late = run.now > epoch.merging_since + run.deadlines.merge.seconds
+    overdue = {stage for stage in epoch.unfixed if patience.may_be_late(run, epoch.merges[stage])}
     lost = []
-    for stage in sorted(epoch.unfixed if any_late else changed & epoch.unfixed):
+    for stage in sorted(overdue | (changed & epoch.unfixed)):
         merge = epoch.merges[stage]
-        late = run.now > merge.since + delta_limit_s(run, stage)
+        late = run.now > merge.since + patience.delta_limit_s(run, stage)
         if not late and (merge.awaited or (merge.owing and not merge.deltas)):
             continue
         if not merge.deltas and not run.roster.live[stage]:
@@ -149,6 +132,8 @@ def _fix(run: RunState, stage: int, merge: StageMerge) -> None:
         run.incidents.named.append(f"epoch {epoch.epoch}: {hotkey} gave no pseudo-gradient in time")
         run.members[hotkey].history.happened(run.now, epoch.epoch, "it gave no pseudo-gradient in time")
         own_starts.void(run, epoch, hotkey)
+        if merge.quorum_s is not None and hotkey in merge.awaited:
+            patience.note_slow(run, run.members[hotkey])
     if merge.deltas:
         if not merge.owing:  # one that never comes must not lengthen the deadline
             run.deadlines.merge.add(run.now - merge.since)
@@ -174,7 +159,9 @@ def carried(run: RunState, number: int) -> dict[str, Carried]:
 def deadlines(run: RunState) -> list[float | None]:
     """Times (Unix seconds) at which the merge phase may have to go on by itself."""
     epoch, limit = run.merging_epoch(), run.deadlines.merge.seconds
-    times: list[float | None] = [epoch.merges[s].since + delta_limit_s(run, s) for s in epoch.unfixed]
+    times: list[float | None] = [
+        epoch.merges[s].since + patience.delta_limit_s(run, s) for s in epoch.unfixed
+    ]
     if epoch.merge_seed is None:
         times.append(epoch.merging_since + run.limits.max_s)
     bases = [(at, run.bases.disputed.since(at)) for at in run.bases.disputed]

@@ -102,7 +102,7 @@ def _merge(run: RunState) -> None:
     following, behind = epoch.epoch + 1, run.changed.behind
     if epoch.unmerged:
         return
-    epoch.merged_at = epoch.merged_at or run.now
+    epoch.merged_at = epoch.merged_at or max(run.now, run.heard_by)
     while behind:
         stage = next(iter(behind))
         late = run.now > epoch.merged_at + merging.transfer_limit_s(run, stage)

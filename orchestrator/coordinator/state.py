@@ -44,6 +44,8 @@ class Limits:
     """Bounds of every adaptive deadline."""
     merge_first_s: float = 120.0
     """Deadline of a wait in the merge phase before enough were measured."""
+    merge_min_s: float = 15.0
+    """Its least: who lost a connection, or its process, is back by then, or silent for too long."""
     start_s: float = 120.0
     """Once every stage has a replica, the first epoch waits this long for the planned number."""
 
@@ -208,6 +210,8 @@ class RunState:
     run_end_sent: bool = False
     store_away_since: float | None = None
     """The time since when the object store does not answer; None while it does."""
+    heard_by: float = 0.0
+    """When all members have heard of the end of the last outage: waits of the merge begin no earlier."""
     dirty: bool = True
     """Membership, bases or phase changed: `Coordinator` looks at `changed` with the next entry."""
     epochs: dict[int, EpochState] = field(default_factory=dict)
@@ -215,6 +219,10 @@ class RunState:
     contested: dict[str, PartMerge] = field(default_factory=dict)
     """merger -> the first agreed part, of an epoch with open audits, that it signed otherwise. The
     orchestrator merges it to see who is wrong: one for each merger, since who is wrong is drawn no more."""
+    slow_givers: dict[str, int] = field(default_factory=dict)
+    """owner -> the last epoch in which its workers' pseudo-gradients are waited for shortly."""
+    slow_mergers: dict[str, int] = field(default_factory=dict)
+    """owner -> the last epoch in which its workers are drawn last to merge: one was late with a part."""
     head: Head = field(default_factory=Head)
     owners: Owners = field(default_factory=Owners)
     bases: Bases = field(default_factory=Bases)
@@ -236,7 +244,8 @@ class RunState:
     def __post_init__(self) -> None:
         limits, bounds = self.limits, (self.limits.min_s, self.limits.max_s)
         ops = [AdaptiveDeadline(limits.first_s, *bounds) for _ in range(self.stages)]
-        self.deadlines = Deadlines(ops, AdaptiveDeadline(limits.merge_first_s, *bounds))
+        merge = AdaptiveDeadline(limits.merge_first_s, limits.merge_min_s, limits.max_s)
+        self.deadlines = Deadlines(ops, merge)
         self.part_bytes = [[_FP32 * n for n in part_sizes(self.spec, stage)] for stage in range(self.stages)]
         self.delta_bytes = [delta_part_bytes(self.spec, stage) for stage in range(self.stages)]
         self.roster, self.clocks = Roster.of(self.stages), OpClocks(ops)

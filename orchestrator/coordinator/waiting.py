@@ -14,10 +14,13 @@ K = TypeVar("K", bound=Hashable)
 class Waiting(Generic[K]):
     """When each of some things began to wait. All wait for one limit, so the first to begin is due first.
 
-    Times never decrease, so the order of beginning is the order of times, and no heap is needed.
+    Times never decrease, so the order of beginning is the order of times, and no heap is needed. After a
+    `restart` at a time to come nothing begins to wait before that.
     """
 
     _since: OrderedDict[K, float] = field(default_factory=OrderedDict)
+    _earliest: float = 0.0
+    """The time of the last `restart`."""
 
     def __contains__(self, key: K) -> bool:
         return key in self._since
@@ -34,7 +37,7 @@ class Waiting(Generic[K]):
 
     def begin(self, key: K, now: float) -> None:
         """`key` waits from now on, also if it waited before."""
-        self._since[key] = now
+        self._since[key] = max(now, self._earliest)
         self._since.move_to_end(key)
 
     def end(self, key: K) -> None:
@@ -42,7 +45,8 @@ class Waiting(Generic[K]):
         self._since.pop(key, None)
 
     def restart(self, now: float) -> None:
-        """Everything that waits begins again."""
+        """Everything that waits begins again, at a time that may be still to come."""
+        self._earliest = now
         for key in self._since:
             self._since[key] = now
 

@@ -23,7 +23,7 @@ class BaseChecker:
     """Records that a base is stored once its bytes have the digest that the stage agreed on.
 
     One base is read at a time, and one part of it is in memory. A report that waits is lost when the server
-    ends: the base then counts as not stored in time, and a replica is asked for it again.
+    ends: its sender is asked again when the next one begins (`bases.ask_again`).
     """
 
     def __init__(

@@ -36,8 +36,8 @@ _READS: Final = 4
 """Frames that are read at once, since they take memory."""
 _KEPT: Final = 1 << 14
 """Sizes and findings that are kept, so that an exchange that is repeated is not looked at again."""
-_PROBE_S: Final = 1.0
-"""Pause between two looks at a store that is away."""
+_PROBE_S: Final = 0.5
+"""Pause between two looks whether the store answers: an outage is known before an op can be late by it."""
 T = TypeVar("T")
 
 
@@ -62,7 +62,6 @@ class ObjectChecks:
         """By key, announced digest, sender and receipted payload."""
         self._heads, self._reads = asyncio.Semaphore(_HEADS), asyncio.Semaphore(_READS)
         self._large, self._turn = asyncio.Semaphore(_LARGE), asyncio.Lock()
-        self._away = asyncio.Event()
 
     async def checked(self, said: Exchanged) -> tuple[Exchanged | None, tuple[str, ...]]:
         """The entry to record, and keys of absent objects: one of each notice or report that is left out.
@@ -102,19 +101,27 @@ class ObjectChecks:
         return left, tuple(missing)
 
     async def run(self) -> None:
-        """While the store is away, look whether it is back; until cancelled."""
-        if self._coordinator.state.store_away_since is not None:
-            self._away.set()
+        """Look whether the store answers, until cancelled: members need it also where the server does not."""
         while True:
-            await self._away.wait()
             await asyncio.sleep(_PROBE_S)
             try:
-                await within(ANSWER_S, self._store.size(f"{self._coordinator.spec.id}/probe"))
-                await self._recorder.record(StoreBack(at=self._recorder.stamp()))
-            except (StoreError, Problem) as error:  # a Problem: the journal has no room
+                await self._probe()
+            except Problem as error:  # the journal has no room
                 self._watch.failed(error, _PROBE_S)
-            else:
-                self._away.clear()
+
+    async def _probe(self) -> None:
+        """Look once, and record a change. Raises Problem where that cannot be recorded."""
+        away = self._coordinator.state.store_away_since is not None
+        try:
+            await within(ANSWER_S, self._store.size(f"{self._coordinator.spec.id}/probe"))
+        except OUTAGES as error:
+            await self._note_away(error)
+        except StoreError as error:
+            if away:
+                self._watch.failed(error, _PROBE_S)
+        else:
+            if away:
+                await self._recorder.record(StoreBack(at=self._recorder.stamp()))
                 self._watch.passed()
 
     async def _size(self, key: str, turns: asyncio.Semaphore) -> int | None:
@@ -157,7 +164,6 @@ class ObjectChecks:
         async with self._turn:
             if self._coordinator.state.store_away_since is None:
                 await self._recorder.record(StoreAway(at=self._recorder.stamp()))
-        self._away.set()
 
 
 def _examined(spec: RunSpec, event: FrameReady, data: bytes, output: str | None) -> Finding:

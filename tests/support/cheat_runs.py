@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from iota.swarm.preparation import VALIDATOR, ledger_weights, miner_names
 from iota.swarm.programs import NETUID
+from orchestrator.coordinator.state import Phase
 from tests.support.cheat_cases import STEPS, Case
 from tests.support.cheats.first_lie import first_lie
 from tests.support.live_swarm import LiveSwarm, Status, tiny
 
 BAD: Final = ("fail", "undelivered")
 """Outcomes that are held against a miner."""
-MOST_MINERS: Final = 8
+MOST_MINERS: Final = 10
 """Of a case."""
 _EPOCH: Final = re.compile(r"epoch (\d+)")
 _REFUSED: Final = re.compile(r"bad-receipts: ([^\n]*?)\), since")
@@ -56,6 +57,10 @@ class Outcome:
     named: list[str]
     internal_errors: list[str]
     seconds: float
+    heldout: dict[int, float]
+    """Held-out loss by the base that it is of, where the run has any."""
+    merges: list[float]
+    """How long each merge took (seconds), from its last step to the next epoch, as the status shows it."""
 
     @property
     def steps_to_detection(self) -> int | None:
@@ -79,9 +84,14 @@ class _Watch:
 
     verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
     named: dict[str, None] = field(default_factory=dict)
+    merging: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """epoch -> when its merge was first and last seen under way."""
 
     def saw(self, status: Status) -> bool:
         """Keep what is new. Whether the run has ended."""
+        if status["phase"] == Phase.MERGING:
+            first, _ = self.merging.get(status["epoch"], (time.monotonic(), 0.0))
+            self.merging[status["epoch"]] = first, time.monotonic()
         for verdict in status["verdicts"]:
             self.verdicts.setdefault(json.dumps(verdict, sort_keys=True), verdict)
         self.named |= dict.fromkeys(status["named"])
@@ -148,6 +158,8 @@ async def run_case(case: Case, root: Path) -> Outcome:
             named=named,
             internal_errors=status["internal_errors"],
             seconds=round(seconds, 1),
+            heldout={int(epoch): loss for epoch, loss in status["heldout"].items()},
+            merges=[round(last - first, 1) for first, last in watch.merging.values()],
         )
 
 

@@ -39,7 +39,7 @@ from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merger_draws import draw_block
 from orchestrator.coordinator.state import Limits, RunState
 
-LIMITS = Limits(first_s=10.0, merge_first_s=10.0, start_s=10.0)
+LIMITS = Limits(first_s=10.0, merge_first_s=10.0, merge_min_s=2.0, start_s=10.0)
 
 
 @dataclass

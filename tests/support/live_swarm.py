@@ -161,7 +161,7 @@ class LiveSwarm:
     async def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
         self.running[name].kill()
-        await asyncio.wait_for(asyncio.shield(self.running[name].ended), 10)
+        await asyncio.wait_for(asyncio.shield(self.running[name].ended), 30)
 
     async def restart(self, name: str) -> None:
         servers = (self.programs.orchestrator(), self.programs.store())

@@ -11,6 +11,7 @@ from iota.protocol.frames import StoredObject
 from iota.protocol.messages import BaseStored, Delta, Ready
 from orchestrator.coordinator import Coordinator, Resumed
 from orchestrator.coordinator.member import Member
+from orchestrator.coordinator.outages import RETURN_S
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import LIMITS, Driven
 from tests.support.small_spec import small_spec
@@ -196,6 +197,29 @@ def test_two_equal_claims_fix_a_base_and_one_holder_is_asked_to_store_it(driven:
     assert driven.state.bases.stored[1, 0].digest == "a" * 64
 
 
+@pytest.mark.parametrize("away_s", [2.0, 1000.0])
+def test_a_merger_is_not_late_because_it_pauses_after_an_outage_of_the_orchestrator(
+    driven: Driven, away_s: float
+) -> None:
+    _give_all(driven)
+    driven.now += away_s
+    driven.coordinator.apply(Resumed(at=driven.now))
+    driven.wait(min(2 * away_s, RETURN_S) + driven.state.deadlines.merge.seconds - 0.1)
+    assert not driven.state.current.late_mergers
+    driven.wait(0.2)
+    assert driven.state.current.late_mergers
+
+
+def test_a_merger_that_is_drawn_right_after_an_outage_has_the_time_to_hear_of_it(driven: Driven) -> None:
+    driven.now += 1000
+    driven.coordinator.apply(Resumed(at=driven.now))
+    _give_all(driven)
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    assert not driven.state.current.late_mergers
+    driven.wait(RETURN_S)
+    assert driven.state.current.late_mergers
+
+
 def test_one_replica_decides_no_base_because_the_orchestrator_was_down(driven: Driven) -> None:
     _give_all(driven)
     for member in _assigned(driven, 0):
@@ -206,7 +230,7 @@ def test_one_replica_decides_no_base_because_the_orchestrator_was_down(driven: D
     driven.coordinator.apply(Resumed(at=driven.now))
     driven.wait(1)
     assert not driven.coordinator.disputed_bases()
-    driven.wait(driven.state.deadlines.merge.seconds)
+    driven.wait(RETURN_S + driven.state.deadlines.merge.seconds)
     assert (1, 0) not in driven.state.bases.digests
     assert driven.make_bases("a" * 64) == 1
     assert one.ready_epoch == 1

@@ -86,3 +86,21 @@ def test_a_silent_newcomer_holds_up_the_merge_of_who_worked_alone_for_one_deadli
     driven.wait(driven.state.deadlines.merge.seconds + 1)
     assert len(driven.coordinator.disputed_parts()) == driven.state.stages
     assert not silent.charged
+
+
+def test_who_missed_a_part_is_drawn_last_in_the_next_epochs_too() -> None:
+    driven = until_merge(replicas=3)
+    driven.give_all()
+    driven.draw_mergers()
+    silent = mergers(driven)[0]
+    driven.wait(driven.state.deadlines.merge.seconds + 1)
+    for member in mergers(driven):
+        if member is not silent:
+            driven.merge(member, 0)
+    driven.merge_all()
+    driven.seal()
+    for index in range(driven.state.spec.schedule.microbatches):
+        driven.run_microbatch(0, index)
+    driven.give_all()
+    driven.draw_mergers()
+    assert silent.hotkey not in drawn(driven)

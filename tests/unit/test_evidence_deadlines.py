@@ -20,6 +20,7 @@ from orchestrator.coordinator import Resumed, StoreAway, StoreBack
 from orchestrator.coordinator.evidence import FLOOR_SHARE, max_wanted
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.membership import Joined
+from orchestrator.coordinator.outages import RETURN_S
 from tests.support.coordinators import Driven
 from tests.support.orchestrators import join_request
 from tests.support.sealed_runs import sealed_run
@@ -136,7 +137,7 @@ def test_no_deadline_passes_while_the_store_is_away_and_nobody_is_named() -> Non
     driven.wait(1)
     assert _told(driven, validator) == []
     assert not any(member.hotkey in line for member in driven.state.miners() for line in _named(driven))
-    driven.wait(_floor_s(driven) + 1)
+    driven.wait(_floor_s(driven) + RETURN_S + 1)
     assert _told(driven, validator) == [EvidenceMissed]
 
 

@@ -13,7 +13,7 @@ from iota.protocol.receipts import OpKind
 from orchestrator.coordinator import Exchanged, Finding, StoreAway, StoreBack
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merger_draws import draw_block
-from orchestrator.coordinator.merging import delta_limit_s
+from orchestrator.coordinator.patience import delta_limit_s
 from orchestrator.coordinator.state import Phase
 from orchestrator.http.copy_reader import CopyReader
 from orchestrator.http.metrics import Metrics

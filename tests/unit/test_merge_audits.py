@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from blake3 import blake3
 
+import iota.outer.merge
 from iota.objects import SettledKey
 from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
@@ -165,7 +166,7 @@ async def test_mergers_who_had_what_the_orchestrator_found_missing_are_undecided
     assert not warned
 
 
-@pytest.mark.parametrize("why", [LeftOut.NOT_FINITE, LeftOut.MISSING])
+@pytest.mark.parametrize("why", [LeftOut.NOT_FINITE, LeftOut.OPPOSED, LeftOut.MISSING])
 async def test_an_honest_miner_that_two_mergers_accuse_is_not_charged_and_they_are(
     workers: list[benches.Bench], why: LeftOut
 ) -> None:
@@ -175,6 +176,18 @@ async def test_an_honest_miner_that_two_mergers_accuse_is_not_charged_and_they_a
     assert world.records[0].left_out[0].miner == accused
     filed, _ = await audited(world, workers)
     assert failed(filed) == {world.miners[1].hotkey, world.miners[2].hotkey}
+
+
+async def test_who_goes_against_the_others_is_left_out_and_nobody_fails_for_it(
+    workers: list[benches.Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = World(small_run()).miners[0].hotkey
+    monkeypatch.setattr(iota.outer.merge, "opposed", lambda codec, samples, tokens: {odd} & samples.keys())
+    world = trained()
+    assert {(left.miner, left.why) for left in world.records[0].left_out} == {(odd, LeftOut.OPPOSED)}
+    filed, warned = await audited(world, workers)
+    assert outcomes(filed) == {Outcome.PASS}
+    assert not warned
 
 
 async def test_an_honest_merger_beside_one_that_says_missing_passes(workers: list[benches.Bench]) -> None:

@@ -20,6 +20,7 @@ from iota.identity.keys import Hotkey
 from iota.objects import BaseKey
 from iota.outer.base import base_digest, base_parts, base_roots, initial_base, named_weights
 from iota.outer.base_values import BaseRoots, started
+from iota.outer.merged_part import write_merged
 from iota.outer.nesterov import OuterState
 from iota.outer.partition import part_bytes
 from iota.outer.pseudo_gradient import flatten
@@ -39,6 +40,7 @@ from miner.ops import OpRunner
 from miner.receipt_log import ReceiptLog
 from miner.trainer import Trainer
 from tests.support.damage import DAMAGES, Damage
+from tests.support.power_cuts import PowerCuts
 from tests.support.small_spec import small_spec
 from tests.support.store_servers import StoreUrls, embedded
 
@@ -235,3 +237,33 @@ async def test_a_damaged_base_or_start_state_is_lost_and_can_be_made_again(
         made.disk.forget_state()
         assert await made.keeper.fetch(SEED, {}) == BaseHeld(0, FIRST)
         assert await made.trainer.load(LoadState(0, 0, carries=True)) == StateLoaded(0, 0)
+
+
+async def test_a_power_cut_in_a_swap_leaves_the_old_base_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any sync of it; and once the replica says that it is ready, base, start and feedback stay."""
+    spec = small_spec(schedule={"epochs": 2}, outer={"codec": "sparse", "momentum": 0.5})
+    async with bench(tmp_path, spec) as made:
+        await made.keeper.fetch(SEED, {})
+        weights = named_weights(spec, 0, initial_base(spec, 0).weights)
+        merged = write_merged(spec.outer.codec, np.ones_like(initial_base(spec, 0).weights))
+        part = await made.keeper.objects.put(f"{spec.id}/merged/0/0/part-000.x", merged)
+        await made.trainer.load(LoadState(0, 0, carries=False))
+        with PowerCuts(made.disk.root).following(monkeypatch) as power:
+            start = EpochStart(0, weights)
+            root = DeltaFiles(spec, made.disk).write(start, {n: w + 1e-3 for n, w in weights.items()})
+            held = await made.keeper.apply(ApplyMerge(0, (part,), trained=True), {})
+    found = []
+    for cut in range(len(power.cuts)):
+        power.left_by(cut, tmp_path / str(cut))
+        with MinerDisk(tmp_path / str(cut)) as disk:
+            newest = disk.newest_base()
+            assert newest is not None
+            _, roots = disk.load_base(spec, 0, newest)
+            load_state(disk.start_state(newest), spec, 0)
+            found.append(newest)
+            assert newest == 0 or roots.digest == held.digest
+            assert newest == 0 or EpochStart(1, {}, DeltaFiles(spec, disk).leaves(1)).root == root
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (0, 1)

@@ -153,6 +153,16 @@ async def test_an_outage_of_the_store_ends_nothing_and_accuses_nobody(running: R
         assert not any(hotkey in line for hotkey in running.coordinator.members for line in status["named"])
 
 
+async def test_an_outage_is_noticed_though_nobody_announces_anything(running: Running) -> None:
+    """Members wait for the store beside the orchestrator: their uploads, and the data that they read."""
+    state = running.coordinator.state
+    _memory(running).away = True
+    await until(lambda: state.store_away_since is not None)
+    _memory(running).away = False
+    await until(lambda: state.store_away_since is None)
+    assert list(state.incidents.named) == ["the object store does not answer the orchestrator"]
+
+
 async def test_an_object_that_the_store_cannot_give_is_missing_and_no_outage(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

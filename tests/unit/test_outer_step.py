@@ -84,6 +84,15 @@ def test_weights_are_shares_of_tokens() -> None:
     assert merge_weights({"b": 3, "a": 1}) == {"a": np.float32(0.25), "b": np.float32(0.75)}
 
 
+def test_who_made_few_steps_makes_no_merge_smaller_and_is_not_enlarged() -> None:
+    tokens, steps = {"a": 100, "b": 100, "late": 50}, {"a": 10, "b": 10, "late": 5}
+    weights = merge_weights(tokens, steps)
+    assert sum(float(weights[h]) * steps[h] for h in tokens) == pytest.approx(10)
+    assert weights["a"] == weights["b"] == 2 * weights["late"]
+    assert merge_weights({"slow": 1, "quick": 9}, {"slow": 10, "quick": 1})["quick"] == 1
+    assert merge_weights(tokens, dict.fromkeys(tokens, 7)) == merge_weights(tokens)
+
+
 def test_contributions_without_tokens_are_refused() -> None:
     with pytest.raises(ValueError, match="without tokens"):
         weighted_mean({"a": 0}, lambda _: part(0))

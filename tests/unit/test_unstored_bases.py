@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from iota.protocol.events import RunEnd
+from iota.protocol.events import BaseAssign, RunEnd
 from iota.protocol.messages import BaseStored, Ready
+from orchestrator.coordinator import Resumed
 from orchestrator.coordinator.bases import MAX_KEEPERS
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinators import Driven
@@ -86,3 +87,17 @@ def test_the_orchestrators_base_counts_in_place_of_a_false_one_that_nobody_store
     stored = driven.state.bases.stored[1, 0]
     assert (stored.digest, stored.makers) == ("a" * 64, ())
     assert {driven.state.members[h].owner for h in makers} <= driven.state.bases.false_owners
+
+
+def test_keepers_are_asked_again_when_the_orchestrator_resumes() -> None:
+    """It may have died with their reports, which it checks before it records them."""
+    driven = trained(epochs=2, replicas=2)
+    run_epoch(driven)
+    keepers = [driven.state.members[driven.state.bases.keepers[1, stage]] for stage in range(2)]
+    for keeper in keepers:
+        driven.news(keeper)
+    stored = driven.state.bases.digests[1, 0]
+    driven.say(keepers[0], reports=[BaseStored(epoch=1, digest=stored, parts=())])
+    driven.coordinator.apply(Resumed(at=driven.now))
+    assert BaseAssign(epoch=1) not in driven.news(keepers[0])
+    assert BaseAssign(epoch=1) in driven.news(keepers[1])

@@ -88,14 +88,31 @@ def test_a_durable_file_is_on_the_disk_before_it_has_its_name(
     synced = []
 
     def look(handle: int) -> None:
-        content = Path(f"/proc/self/fd/{handle}").read_bytes()
-        synced.append((content, (tmp_path / "file").exists()))
+        path = Path(f"/proc/self/fd/{handle}").resolve()
+        synced.append((path if path.is_dir() else path.read_bytes(), (tmp_path / "file").exists()))
 
     monkeypatch.setattr(os, "fsync", look)
     write_whole(tmp_path / "quick", b"quick")
     assert synced == []
     write_whole(tmp_path / "file", b"content", durable=True)
-    assert synced == [(b"content", False)]
+    assert synced == [(b"content", False), (tmp_path.resolve(), True)]
+
+
+def test_a_durable_folder_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+
+    def look(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").resolve()
+        what = "files" if path.is_file() else "parent" if path == tmp_path.resolve() else "folder"
+        synced.append((what, (tmp_path / "made").exists()))
+
+    monkeypatch.setattr(os, "fsync", look)
+    with whole_folder(tmp_path / "made", durable=True) as part:
+        for name in ("one", "two"):
+            (part / name).write_bytes(b"content")
+    assert synced == [("files", False), ("files", False), ("folder", False), ("parent", True)]
 
 
 def test_a_file_that_may_not_be_replaced_stays(tmp_path: Path) -> None:

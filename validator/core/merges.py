@@ -71,7 +71,11 @@ class MergeAudits:
     def tasks(self, at: At) -> list[tuple[str, AuditTask]]:
         """The (hotkey, task) that merging a part again decides."""
         merged = [(hotkey, make_task(AuditKind.MERGE, receipt.seq)) for hotkey, receipt in self._receipts[at]]
-        return merged + [(accused.miner, _accusation(accused)) for accused in self._accused[at]]
+        return merged + [(accused.miner, _accusation(accused)) for accused in self._charged(at)]
+
+    def _charged(self, at: At) -> list[LeftOutRecord]:
+        """Who is judged by this part. To go against the others is no fault; mergers are judged even so."""
+        return [accused for accused in self._accused[at] if accused.why is not LeftOut.OPPOSED]
 
     def base_tasks(self) -> list[tuple[str, AuditTask]]:
         """The (hotkey, task) that making the next base again decides."""
@@ -155,7 +159,7 @@ class MergeAudits:
                 # The store has lost them since, as far as is known: who had them then merged rightly.
                 result = inconclusive(task.seq, f"{what} is recorded without {', '.join(sorted(absent))}")
             self._file(hotkey, task, result)
-        for accused in self._accused[at]:
+        for accused in self._charged(at):
             if remade.left_out.get(accused.miner) is accused.why:
                 reason = f"its pseudo-gradient is left out of the merge of stage {stage}: {accused.why.value}"
                 found = f"part {part}"

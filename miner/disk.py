@@ -133,8 +133,9 @@ class MinerDisk:
                 _base_part(part, n).write_bytes(data)
             (part / "digest").write_text(_written(roots))
             shutil.rmtree(folder, ignore_errors=True)
-        for above in (self.root / "snapshots", self.root):
-            sync_names(above)
+        for above in (self.start_state(epoch).parent.parent, self.root):
+            if above.exists():
+                sync_names(above)
 
     def load_base(self, spec: RunSpec, stage: int, epoch: int) -> tuple[OuterState, BaseRoots]:
         """Read a base that `save_base` wrote, and its roots. Raises PartError if it is damaged or gone."""

@@ -152,7 +152,8 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
             told = f"pseudo-gradient is left out of the merge of stage {stage}: {why.value}"
             run.incidents.named.append(f"epoch {epoch.epoch}: {hotkey}: its {told}")
             run.members[hotkey].history.happened(run.now, epoch.epoch, f"its {told}")
-            own_starts.void(run, epoch, hotkey)
+            if not why.is_sound:
+                own_starts.void(run, epoch, hotkey)
         merge.left_out[hotkey, why].append(number)
     merge.agreed += 1
     if merge.agreed == len(merge.parts):

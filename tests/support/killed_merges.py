@@ -42,7 +42,7 @@ def options(codec: str, epochs: int, replicas: int = 1, **outer: Any) -> SwarmOp
     """
     values = {
         "outer": {"codec": codec, "part_elements": PART_ELEMENTS, **outer},
-        "audit": {"commit_every": 1, "window_steps": STEPS, "deadline_s": 120},
+        "audit": {"commit_every": 1, "window_steps": STEPS, "deadline_s": 600},
     }
     stages = {1: 3, 2: 2}[replicas]
     return tiny(

@@ -91,7 +91,7 @@ async def test_with_overlap_it_may_follow_one_of_the_next_epoch(
 async def test_a_part_of_another_stage_is_not_signed_twice_after_the_swap_of_bases(
     written: tuple[MergeReceipts, ReceiptLog],
 ) -> None:
-    """A killed merger is asked again for its parts, and may hear of it when it holds the next base."""
+    """A killed merger is asked again for its parts, and may hear of it when it has the next base."""
     receipts, log = written
     await receipts.write(assign(epoch=4), ONE, 5.0)
     log.forget_before(5)

@@ -111,19 +111,21 @@ def test_what_is_not_merged_in_time_is_no_start(driven: Driven) -> None:
     assert all(lives[other.hotkey][0].began for other in others)
 
 
-def test_what_the_merge_leaves_out_is_no_start(driven: Driven) -> None:
+@pytest.mark.parametrize("why", [LeftOut.NOT_FINITE, LeftOut.OPPOSED])
+def test_what_the_merge_leaves_out_is_no_start_if_it_is_not_sound(driven: Driven, why: LeftOut) -> None:
     state = driven.state
     false = state.miners()[0]
     driven.give_all()
     driven.draw_mergers()
     driven.news(false)
     for stage, merge in enumerate(state.epochs[0].merges):
-        left_out = {false.hotkey: LeftOut.NOT_FINITE} if stage == false.stage else {}
+        left_out = {false.hotkey: why} if stage == false.stage else {}
         for part, each in enumerate(merge.parts):
             for hotkey in list(each.mergers):
                 driven.merge(state.members[hotkey], stage, part, left_out=left_out)
-    assert admissions(driven, false, 1) == [False]
-    assert state.current.lives[false.hotkey][0].void
+    sound = why is LeftOut.OPPOSED
+    assert admissions(driven, false, 1) == ([] if sound else [False])
+    assert state.current.lives[false.hotkey][0].void is not sound
 
 
 def test_the_record_has_the_anchor_and_what_own_starts_are_made_of(driven: Driven) -> None:

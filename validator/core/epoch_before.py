@@ -31,7 +31,7 @@ class EpochBefore:
     ended: Mapping[str, frozenset[Ended]] = field(default_factory=dict)
     """Contributor to the merges, with overlap any miner -> what its lives ended the epoch before with."""
     merged: Mapping[str, DeltaRecord] = field(default_factory=dict)
-    """Miner whose pseudo-gradient is in every part of its stage's merge -> it."""
+    """Miner whose pseudo-gradient is in every part of its stage's merge, or goes against the others -> it."""
 
 
 def epoch_before(sealed: SealedEpoch) -> EpochBefore:
@@ -43,7 +43,7 @@ def epoch_before(sealed: SealedEpoch) -> EpochBefore:
         lives = (sealed.commits(hotkey, life) for life in sealed.miners[hotkey].lives)
         made = (c[-1].commitment for c in lives if c and c[-1].version == last)
         ended[hotkey] = frozenset(_ended(end) for end in made if end is not None)
-    left_out = {each.miner for each in sealed.record.left_out}
+    left_out = {each.miner for each in sealed.record.left_out if not each.why.is_sound}
     merged = {delta.miner: delta for delta in sealed.record.deltas if delta.miner not in left_out}
     return EpochBefore(ended, merged)
 

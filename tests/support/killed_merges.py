@@ -266,9 +266,10 @@ def _merges(journal: SqliteJournal, spec: RunSpec) -> list[Merge]:
     coordinator, found = Coordinator(spec), []
     for entry in journal.replay():
         state = coordinator.state
-        epoch, before = state.current, (state.epoch, state.phase)
+        before = state.merging
+        epoch = state.current if before is None else state.epochs[before]
         coordinator.apply(entry)
-        if before[1] is Phase.MERGING and (state.epoch, state.phase) != before:
+        if before is not None and state.merging != before:
             found += [Merge.of(state, epoch, stage) for stage in range(state.stages)]
     journal.close()
     return found

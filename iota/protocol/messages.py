@@ -18,7 +18,7 @@ from iota.protocol.receipts import GENESIS, ReceiptBatch
 from iota.protocol.workers import Certificate
 from iota.spec import Count, Fraction, Frozen, Hex32, Positive, RunSpec, Small
 
-PROTOCOL_VERSION = 10
+PROTOCOL_VERSION = 11
 """Version of the form of requests, replies, events, records and bases. Nodes with another one are refused."""
 MAX_PARTS = 4096
 """Partitions of one stage."""

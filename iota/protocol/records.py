@@ -76,6 +76,9 @@ class LifeRecord(Frozen):
     first_receipt: Count
     """Its receipts of the epoch are those from this seq up to the next life's; one more than the last where
     it has none."""
+    began: Listed[StoredObject] = ()
+    """Parts of the pseudo-gradient of the epoch before that its own start is made of, in a run with overlap;
+    empty where it began with the base."""
 
 
 class LeftOutRecord(Frozen):

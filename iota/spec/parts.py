@@ -125,6 +125,15 @@ class OuterCodec(StrEnum):
         return 2 if self.has_feedback else 0
 
 
+class Overlap(StrEnum):
+    """What goes on while an epoch is merged (docs/training.md, "Overlap")."""
+
+    NONE = "none"
+    """Nothing: the next epoch begins with the merged base."""
+    ONE_EPOCH = "one_epoch"
+    """The next epoch, from each replica's own start: what the others did is applied one epoch late."""
+
+
 MAX_LAYERS: Final = 4096
 """Far more than a model has: who reads a spec lists the parameters of each layer."""
 
@@ -328,6 +337,9 @@ class OuterSpec(SpecPart):
     """Codec of pseudo-gradients: none, int8 (4x smaller), or sparse (141x smaller; docs/training.md)."""
     beta: Annotated[float, Field(ge=0, lt=1), Since(8, before=0.95)] = 0.95
     """Share of what a codec did not send that is added to the next epoch's pseudo-gradient."""
+    overlap: Annotated[Overlap, Since(9, before=Overlap.NONE)] = Overlap.NONE
+    """Whether the next epoch is trained while one is merged: none, or one_epoch, which applies merges an
+    epoch late (docs/training.md)."""
 
     def momentum_at(self, epoch: int) -> float:
         """mu of the outer step that ends `epoch`."""

@@ -23,13 +23,14 @@ from iota.spec.parts import (
     ModelSpec,
     OptimizerSpec,
     OuterSpec,
+    Overlap,
     Pipeline,
     Precision,
     ScheduleSpec,
 )
 from iota.spec.versions import Versioned
 
-SPEC_VERSION: Final = 8
+SPEC_VERSION: Final = 9
 """Raise it with every field that is added to a spec, and mark the field with `Since`."""
 OLDEST_SPEC: Final = 6
 """The earliest version that is read. Raise it to `SPEC_VERSION` with a field that is taken away."""
@@ -125,6 +126,10 @@ class RunSpec(Versioned):
         schedule = self.schedule
         each = schedule.steps * schedule.microbatches * self.data.sequences
         return self.data.first_sequence + epoch * each
+
+    def anchor(self, epoch: int) -> int:
+        """Number of the base that replicas begin `epoch` from: with overlap the newest is not there yet."""
+        return max(epoch - 1, 0) if self.outer.overlap is Overlap.ONE_EPOCH else epoch
 
     def keeps_base(self, epoch: int) -> bool:
         """Whether the base of `epoch` stays in the store when the epoch's audits are closed."""

@@ -19,7 +19,7 @@ from iota.spec import RunSpec
 from orchestrator.coordinator import Entry, Exchanged
 from orchestrator.journal.journal import JournalBroken, JournalRefused, JournalUnavailable, Record
 
-JOURNAL_VERSION: Final = 12
+JOURNAL_VERSION: Final = 13
 """The form of the tables and of the entries in them; the file holds it as SQLite's `user_version`."""
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;

@@ -80,7 +80,7 @@ def test_the_default_spec_is_that_of_the_version_before() -> None:
         "model": {"rope_scaling", "depth_scaled_init"},
         "optimizer": {"moments", "gradient_sums", "first_step"},
         "data": {"mask_documents", "eos_id", "first_sequence"},
-        "outer": {"codec", "beta"},
+        "outer": {"codec", "beta", "overlap"},
     }
     computed = spec.model_dump(mode="json", exclude=others) | {"compute": "fp32"}  # as it was called
     assert json_digest(computed) == "a9bab2354211d340c7a40ca0786679748af25893a0a9acebad364362b7e39a5b"

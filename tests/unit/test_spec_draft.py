@@ -38,7 +38,7 @@ OTHER_VALUES = {
     "optimizer.state": "reset", "optimizer.warmup_steps": 3, "optimizer.decay": "cosine",
     "optimizer.final_lr": 0.2, "optimizer.moments": "int8", "optimizer.gradient_sums": "bf16",
     "outer.eta": 0.6, "outer.momentum": 0.8, "outer.momentum_warmup": 3,
-    "outer.part_elements": 4096, "outer.codec": "sparse", "outer.beta": 0.9,
+    "outer.part_elements": 4096, "outer.codec": "sparse", "outer.beta": 0.9, "outer.overlap": "one_epoch",
     "audit.ops": 3, "audit.commit_every": 3, "audit.window_steps": 21,
     "audit.tolerance": 0.02, "audit.window": 4, "audit.burn": 0.25, "audit.seal_blocks": 3,
     "audit.line": 5e7, "audit.extra_every": 4,

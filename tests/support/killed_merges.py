@@ -19,7 +19,7 @@ from iota.swarm.preparation import miner_names
 from iota.swarm.processes import Program
 from orchestrator.coordinator import Coordinator
 from orchestrator.coordinator.epoch_state import EpochState
-from orchestrator.coordinator.state import Phase, RunState
+from orchestrator.coordinator.state import RunState
 from orchestrator.journal import SqliteJournal
 from tests.support.held_process import held
 from tests.support.live_swarm import ORCHESTRATOR, STORE, VALIDATOR, LiveSwarm, Status, tiny

@@ -136,8 +136,13 @@ class MinerDisk:
                 _base_part(part, n).write_bytes(data)
             (part / "digest").write_text(_written(roots))
             shutil.rmtree(folder, ignore_errors=True)
+        self.keep_names()
+
+    def keep_names(self) -> None:
+        """Wait until no power cut takes away the folders of bases and start states that are written."""
         for above in (self.root / "snapshots", self.root):
-            sync_names(above)
+            if above.exists():
+                sync_names(above)
 
     def load_base(self, spec: RunSpec, stage: int, epoch: int) -> tuple[OuterState, BaseRoots]:
         """Read a base that `save_base` wrote, and its roots. Raises PartError if it is damaged or gone."""
@@ -155,15 +160,19 @@ class MinerDisk:
 
     @contextmanager
     def new_base(self, spec: RunSpec, epoch: int) -> Iterator[BaseWriter]:
-        """Write a base part by part. It is there once the block ends without an error, whole."""
+        """Write a base part by part. It is there once the block ends without an error, whole.
+
+        No power cut takes it away then.
+        """
         folder = self.root / "base" / str(epoch)
         folder.parent.mkdir(exist_ok=True)
         remove_unfinished(folder.parent)
-        with whole_folder(folder) as part:
+        with whole_folder(folder, durable=True) as part:
             writer = BaseWriter(spec, part)
             yield writer
             (part / "digest").write_text(_written(writer.roots()))
             shutil.rmtree(folder, ignore_errors=True)
+        sync_names(self.root)
 
     def base_partitions(self, spec: RunSpec, stage: int, epoch: int) -> Iterator[OuterState]:
         """A base's partitions, one in memory at a time. Raises PartError if it is damaged or gone.

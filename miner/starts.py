@@ -98,6 +98,7 @@ class OwnStarts:
         def keep() -> None:
             path = self._runner.disk.start_state(epoch)
             save_state(state, path, commitment(state, self._spec.outer.part_elements))
+            self._runner.disk.keep_names()
 
         await asyncio.to_thread(keep)
 

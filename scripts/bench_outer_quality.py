@@ -8,8 +8,8 @@ held-out loss over that row's, the mean over seeds, with the standard deviation;
 
 Two outer steps are compared: a plain mean (eta 1, no momentum) and Nesterov's (`--eta`, `--momentum`, warmed
 up as in a run). Rows with overlap begin each epoch with a replica's own start, one merge late, and have eta
-`--overlap-eta` for the plain mean: below 1, as docs/training.md says why. Rows that `--json` has already are
-not trained again.
+the eta that `iota spec` proposes (docs/training.md says why), or `--overlap-eta`, for the plain mean. Rows
+that `--json` has already are not trained again.
 
     python scripts/bench_outer_quality.py --threads 1          # preset `tiny`, 200 steps, H of 10 and 50
     python scripts/bench_outer_quality.py --narrow --seeds 3 --json out.json    # 125,376 parameters
@@ -19,6 +19,7 @@ not trained again.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -165,13 +166,26 @@ def _sent(spec: RunSpec, start_N: Vector, engine: Engine, feedback: list[Vector 
     return np.concatenate(arrived)
 
 
-def settings(
-    size: Size, periods: Sequence[int], outers: Sequence[Outer], codecs: Sequence[str]
-) -> list[Setting]:
+def settings(size: Size, periods: Sequence[int], given: argparse.Namespace) -> list[Setting]:
     """One replica first, then `none` without overlap before what is held against it."""
     found = [Setting(ONE, 0, *PLAIN)]
-    found += [Setting(codec, steps, *outer) for steps in periods for outer in outers for codec in codecs]
+    for steps in periods:
+        for name in given.outer:
+            found += [
+                Setting(codec, steps, *outer_of(name, OuterCodec(codec), given)) for codec in given.codecs
+            ]
     return [each for each in found if size.steps % (each.steps or 1) == 0]
+
+
+def outer_of(name: str, codec: OuterCodec, given: argparse.Namespace) -> Outer:
+    """Eta, mu and overlap of one of `OUTERS`."""
+    overlap = name.endswith("overlap")
+    if name.startswith("nesterov"):
+        return given.eta, given.momentum, overlap
+    eta, mu = PLAIN
+    if overlap:
+        eta = given.overlap_eta or (1.0 if codec.is_sparse else 0.5)
+    return eta, mu, overlap
 
 
 def run_row(spec: RunSpec, setting: Setting, data: Data) -> Row:
@@ -236,7 +250,11 @@ def main() -> None:
     parser.add_argument("--eta", type=float, default=0.7)
     parser.add_argument("--momentum", type=float, default=0.9)
     parser.add_argument("--beta", type=float, default=0.95)
-    parser.add_argument("--overlap-eta", type=float, default=0.5, help="of a plain mean with overlap")
+    parser.add_argument(
+        "--overlap-eta",
+        type=float,
+        help="of a plain mean with overlap; by default 0.5, and 1 for a sparse codec",
+    )
     parser.add_argument("--outer", nargs="+", choices=OUTERS, default=OUTERS)
     parser.add_argument("--codecs", nargs="+", default=list(OuterCodec), choices=list(OuterCodec))
     parser.add_argument("--curve", type=int, default=0, help="measure a base in so many on the way, too")
@@ -254,17 +272,12 @@ def main() -> None:
     manifest = prepare_data("stdlib", "bytes", given.data_dir, lambda text: print(text, flush=True))
     reader = DirectoryReader(given.data_dir, manifest.content_digest())
     data = Data(reader, heldout_tokens(size, reader), given.curve)
-    nesterov = given.eta, given.momentum
-    outers = {
-        "plain": (*PLAIN, False), "plain-overlap": (given.overlap_eta, 0.0, True),
-        "nesterov": (*nesterov, False), "nesterov-overlap": (*nesterov, True),
-    }  # fmt: skip
     named = manifest.content_digest(), manifest.tokenizer.vocab_size
     about = {"size": asdict(size), "narrow": given.narrow, "torch": torch.__version__}
     rows = [] if given.json is None else read_rows(given.json, about)
     for seed in range(given.first_seed, given.first_seed + given.seeds):
         periods = [2] if smoke else given.periods
-        for setting in settings(size, periods, [outers[name] for name in given.outer], given.codecs):
+        for setting in settings(size, periods, given):
             if any((row.setting, row.seed) == (setting, seed) for row in rows):
                 continue
             spec = run_spec(size, given.narrow, setting, seed, given.beta, *named)

@@ -56,11 +56,15 @@ class HeldoutRun:
         return found
 
 
-def reported(status: dict[str, Any], epoch: int) -> HeldoutLoss | None:
+def reported(spec: RunSpec, status: dict[str, Any], epoch: int) -> HeldoutLoss | None:
     """The held-out loss of the base of `epoch`, if its held-out microbatches gave one.
+
+    None where replicas begin that epoch with something else, as with overlap.
 
     Raises ValueError for a status that does not follow the protocol.
     """
+    if spec.anchor(epoch) != epoch:
+        return None
     try:
         at = str(epoch)
         if at not in status["heldout"]:

@@ -84,7 +84,7 @@ class Exporter:
         epoch, stored = self._runner.run(self._epoch())
         manifest = self._runner.run(self._manifest())
         definition = self._runner.run(self._definition(manifest))
-        heldout = reported(self._runner.run(self._facts.status()), epoch)
+        heldout = reported(self._spec, self._runner.run(self._facts.status()), epoch)
         out.parent.mkdir(parents=True, exist_ok=True)
         self._parts.mkdir(exist_ok=True)
         in_use = ValueError(f"another export writes to {out}: wait for it, or give another --to")

@@ -210,10 +210,9 @@ def _proposed(model: ModelSpec, given: Draft) -> Draft:
 
 def _outer_step(outer: Draft) -> Draft:
     """Eta and momentum for several replicas, as far as they are not the RunSpec's defaults."""
-    if outer.get("overlap") == Overlap.ONE_EPOCH:
-        return dict(_OUTER_OVERLAP)
-    sparse = [codec for codec in OuterCodec if codec.is_sparse]
-    return {} if outer.get("codec") in sparse else dict(_OUTER_REPLICAS)
+    if outer.get("codec") in [codec for codec in OuterCodec if codec.is_sparse]:
+        return {}
+    return dict(_OUTER_OVERLAP if outer.get("overlap") == Overlap.ONE_EPOCH else _OUTER_REPLICAS)
 
 
 def _credit(stages: int) -> int:

@@ -186,12 +186,17 @@ def tokenizer_key(manifest: str) -> str:
     return f"{manifest_folder(manifest)}/tokenizer"
 
 
-def epoch_prefixes(run: str, epoch: int, *, keeps_base: bool) -> list[str]:
-    """Prefixes of the objects of an epoch that are deleted when its audits are closed.
+def epoch_prefixes(run: str, epoch: int) -> list[str]:
+    """Prefixes of what the audits of an epoch alone need: it is deleted when they are closed."""
+    return [f"{run}/{kind}/{epoch}/" for kind in ("frames", "audit")]
+
+
+def merge_prefixes(run: str, epoch: int, *, keeps_base: bool) -> list[str]:
+    """Prefixes of an epoch's base, contributions and merge, from which the next one may begin.
 
     `keeps_base` says whether its base stays (`RunSpec.keeps_base`).
     """
-    kinds = ["frames", "delta", "merged", "audit"]
+    kinds = ["delta", "merged"]
     return [f"{run}/{kind}/{epoch}/" for kind in (kinds if keeps_base else [*kinds, "base"])]
 
 

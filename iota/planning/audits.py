@@ -16,7 +16,13 @@ from iota.model import audit_rates
 from iota.model.audit_rates import COMPUTE_BUDGET
 from iota.model.layout import count, run_shapes
 from iota.model.snapshot_time import storing_s
-from iota.objects import frames_bytes, planned_frames, snapshot_bytes, stage_feedback_bytes
+from iota.objects import (
+    delta_part_bytes,
+    frames_bytes,
+    planned_frames,
+    snapshot_bytes,
+    stage_feedback_bytes,
+)
 from iota.planning.needs import stage_needs
 from iota.spec import RunSpec
 
@@ -77,7 +83,8 @@ class AuditCosts:
     stored: float
     """Bytes that a miner stores for audits in the time of a turn, at the most."""
     fetched: float
-    """Bytes that validators fetch of one miner in the time of a turn: states, frames, and once a base."""
+    """Bytes that validators fetch of one miner in the time of a turn: states, frames, once a base, and with
+    overlap what own starts are made of."""
     storing_s: float
     """Seconds to store what one segment needs, by a quarter of `audit.line`."""
     turn_s: float
@@ -94,7 +101,9 @@ def audit_costs(spec: RunSpec, step_s: float) -> AuditCosts:
     segments = audit_rates.window_draws(spec) + rates.turn_steps / (steps * spec.audit.extra_every)
     snapshot = snapshot_bytes(spec, stage)
     frames = frames_bytes(spec, planned_frames(spec)) * audit_rates.segment_steps(spec)
-    ops = spec.audit.ops * rates.turn_steps / steps * _OP_FRAMES * payload_size(spec)
+    audited_ops = spec.audit.ops * rates.turn_steps / steps
+    ops = audited_ops * _OP_FRAMES * payload_size(spec)
+    own = (segments + audited_ops) * sum(delta_part_bytes(spec, stage)) if spec.overlaps else 0
     needed = min(SNAPSHOTS, spec.commitments) * snapshot + stage_feedback_bytes(spec, stage)
     carried, stored = storing_s(needed, spec.audit.line), segments * needed
     return AuditCosts(
@@ -105,7 +114,7 @@ def audit_costs(spec: RunSpec, step_s: float) -> AuditCosts:
         kept=stage_needs(spec, stage).snapshots,
         written_day=spec.commitments * snapshot * DAY_S / (steps * step_s),
         stored=stored,
-        fetched=stored + segments * (frames + 4 * sizes[stage]) + ops,
+        fetched=stored + segments * (frames + 4 * sizes[stage]) + ops + own,
         storing_s=carried,
         turn_s=rates.turn_steps * step_s,
         line_window=math.ceil(carried / step_s),

@@ -39,10 +39,13 @@ def replay_needs(spec: RunSpec, stage: int, *, compiled: bool = False) -> Replay
 
     A state is read as bytes and then as tensors. Where no bits are compared the replay's state, the miner's
     and the weights at the start are in main memory at once, and the fp32 values of one tensor of moments of
-    both where these are kept in fewer bits. A base is merged and loaded as a miner does it.
+    both where these are kept in fewer bits. A base is merged and loaded as a miner does it; with overlap it
+    stays beside the replays of its stage.
     """
     needs = stage_needs(spec, stage, compiled=compiled)
     start = spec.precision.weight_bytes * needs.parameters
+    if spec.overlaps:  # the base, of which the own starts of all replicas are made
+        start += _FP32 * (2 if spec.outer.momentum else 1) * needs.parameters
     largest = max(map(math.prod, run_shapes(spec, stage).values()))
     values = 0 if spec.optimizer.moments is Moments.FP32 else 2 * _FP32 * largest
     return ReplayNeeds(

@@ -23,6 +23,11 @@ class LeftOut(StrEnum):
     """It was not stored and announced before the deadline, or the store has lost it since. No merger may say
     so; the orchestrator does."""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether the contribution is whole and possible all the same: an own start may be made of it."""
+        return self is LeftOut.OPPOSED
+
 
 def merge_output(digest: str, left_out: Mapping[str, LeftOut]) -> str:
     """The output of a MERGE receipt: BLAKE3 (hex) over the merged part's digest and what was left out.

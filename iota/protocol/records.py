@@ -77,11 +77,11 @@ class LifeRecord(Frozen):
     """Its receipts of the epoch are those from this seq up to the next life's; one more than the last where
     it has none."""
     began: Listed[StoredObject] = ()
-    """Parts of the pseudo-gradient of the epoch before that its own start is made of, in a run with overlap;
-    empty where it began with the base."""
+    """Of the first life in a run with overlap: parts of the miner's pseudo-gradient of the epoch before,
+    where all of it was merged. The life begins with the own start that they give, or with the anchor."""
     void: bool = False
-    """Its own start is made of a pseudo-gradient that is not in the merge, so that nobody can make it:
-    nothing of this life is audited or paid."""
+    """Whether it began with an own start of a pseudo-gradient that then was not merged: nothing of it counts,
+    and the miner began anew with the anchor."""
 
 
 class LeftOutRecord(Frozen):
@@ -134,7 +134,8 @@ class MinerRecord(Frozen):
     """In order."""
     first_receipt: Count
     last_receipt: Count
-    """Receipts of this epoch are those with first_receipt <= seq <= last_receipt; (1, 0) when none."""
+    """Seqs of its first and last receipt of this epoch; (1, 0) when none. With overlap there may be receipts
+    of other epochs between: a MERGE comes while the next epoch is trained."""
     receipts: Hex32
     """Merkle root over the digests of these receipts."""
     withdrawn: Count
@@ -163,8 +164,8 @@ class EpochRecord(Frozen):
     heldout: Listed[HeldoutRecord] = ()
     """By number of the microbatch."""
     bases: Listed[BaseRecord]
-    """The base that each stage began the epoch with, and the one that it made; without parts where it was not
-    stored at the seal."""
+    """Of each stage the base that replicas began from (`RunSpec.anchor`), that of this number, and the one
+    that the epoch made; without parts where it was not stored at the seal."""
     deltas: Listed[DeltaRecord]
     merge_assigns: Listed[MergeAssign]
     merges: Listed[MergeReady]

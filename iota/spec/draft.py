@@ -47,7 +47,7 @@ PROPOSED = {
         ],
         "by the model",
     ),
-    "outer.eta": "1, and 0.7 with replicas but in a sparse run; 0.5 with overlap",
+    "outer.eta": "1, and 0.7 with replicas but in a sparse run, or 0.5 with overlap",
     "outer.momentum": "0, and 0.9 with replicas but in a sparse run or with overlap",
 }
 """Values that `iota.model.proposal` proposes in place of the RunSpec's defaults; what they follow from."""

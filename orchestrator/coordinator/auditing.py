@@ -152,7 +152,8 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     run.audits.closed_epochs.append(number)
     run.audits.filed[number] = PublicVerdicts(number, True, epoch.links, epoch.verdicts)
     run.audits.filed.pop(number - run.spec.audit.window, None)
-    run.outbox.deletions += sealing.deleted_prefixes(run.spec, number)
+    closed = set(run.audits.closed_epochs)
+    run.outbox.deletions += sealing.deleted_prefixes(run.spec, number, closed)
     run.outbox.plans = [plan for plan in run.outbox.plans if plan.epoch != number]
     run.send_all(AuditsClosed(epoch=number))
     sealing.keep(run, number, epoch)
@@ -160,7 +161,8 @@ def _close(run: RunState, number: int, epoch: EpochState) -> None:
     run.epochs[number] = EpochState(number, closed_steps=epoch.closed_steps, audits_closed=True)
     if number != run.epoch:
         del run.epochs[number]
-    run.bases.forget(number, run.stages, stored=not run.spec.keeps_base(number))
+    for freed in sealing.freed(run.spec, number, closed):
+        run.bases.forget(freed, run.stages, stored=not run.spec.keeps_base(freed))
     run.dirty = True
 
 

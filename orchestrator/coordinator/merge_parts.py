@@ -117,7 +117,7 @@ def _settle(run: RunState, at: At, part: PartMerge) -> None:
     differ = len({signed for h, signed in part.outputs.items() if not run.members[h].charged}) > 1
     if copies and not differ and (len(copies) >= MERGERS or (part.alone and len(part.mergers) == 1)):
         merger, copy = next(iter(copies.items()))
-        if not epoch.ended.keys().isdisjoint(copy.left_out):
+        if any(hotkey in epoch.ended and not why.is_sound for hotkey, why in copy.left_out.items()):
             epoch.unread.pop(at, None)
             epoch.disputed[at] = None
             return
@@ -157,9 +157,9 @@ def _agree(run: RunState, at: At, part: PartMerge, copy: Copy) -> None:
             told = f"pseudo-gradient is left out of the merge of stage {stage}: {why.value}"
             run.incidents.named.append(f"epoch {epoch.epoch}: {hotkey}: its {told}")
             run.members[hotkey].history.happened(run.now, epoch.epoch, f"its {told}")
-            if hotkey in epoch.ended:  # others of its parts are not disputed any more
+            if not why.is_sound and hotkey in epoch.ended:
+                own_starts.void(run, epoch, hotkey)
                 run.changed.parts |= {other for other in epoch.disputed if other[0] == stage}
-            own_starts.void(run, epoch, hotkey)
         merge.left_out[hotkey, why].append(number)
     merge.agreed += 1
     if merge.agreed == len(merge.parts):

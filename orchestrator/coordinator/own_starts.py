@@ -35,8 +35,11 @@ def note_commit(run: RunState, member: Member, epoch: EpochState, life: Life) ->
 
 
 def void(run: RunState, epoch: EpochState, hotkey: str) -> None:
-    """A miner's contribution is not in the merge of `epoch`: what began with it does not count."""
-    if epoch.ended.pop(hotkey, None) is not None:
+    """A miner's contribution is not in the merge of `epoch`: what began with it does not count.
+
+    Nothing has, as long as the epoch is the newest.
+    """
+    if epoch.ended.pop(hotkey, None) is not None and epoch is not run.current:
         run.changed.void[hotkey] = run.members[hotkey]
         run.dirty = True
 

@@ -71,9 +71,9 @@ def _begin_epoch(run: RunState, number: int) -> None:
         for member in run.miners(stage):
             if member.ready_epoch < run.anchor:
                 run.changed.offers[member.hotkey] = member
-            if run.spec.overlaps:
-                member.joined = None
-                run.changed.admissions[member.hotkey] = member
+    for member in run.roster.miners if run.spec.overlaps else ():  # who has left too
+        member.joined = None
+        run.changed.admissions[member.hotkey] = member
 
 
 def _train(run: RunState, dirty: bool) -> None:

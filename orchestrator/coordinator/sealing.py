@@ -7,12 +7,12 @@ draw lies ahead, also where the chain was away for long; training goes on meanwh
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 from blake3 import blake3
 
-from iota.objects import epoch_prefixes, plans_prefix
+from iota.objects import epoch_prefixes, merge_prefixes, plans_prefix
 from iota.protocol.events import EpochClose
 from iota.protocol.frames import StoredObject
 from iota.protocol.merges import LeftOut
@@ -134,14 +134,33 @@ def plan_root(run: RunState, number: int, step: int) -> str | None:
 
 def closed_prefixes(run: RunState) -> list[str]:
     """Prefixes of the objects of closed epochs, and of the plans of those whose record is gone."""
-    audits = run.audits
-    plans = [plans_prefix(run.spec.id, n) for n in audits.closed_epochs if n not in audits.published]
-    return [p for n in audits.closed_epochs for p in deleted_prefixes(run.spec, n)] + plans
+    spec, audits = run.spec, run.audits
+    closed = sorted(set(audits.closed_epochs))
+    plans = [plans_prefix(spec.id, n) for n in closed if n not in audits.published]
+    merges = [n for n in closed if is_unneeded(spec, n, set(closed))]
+    return [p for n in closed for p in epoch_prefixes(spec.id, n)] + _merges(spec, merges) + plans
 
 
-def deleted_prefixes(spec: RunSpec, epoch: int) -> list[str]:
-    """Prefixes of what is deleted when the audits of `epoch` are closed."""
-    return epoch_prefixes(spec.id, epoch, keeps_base=spec.keeps_base(epoch))
+def deleted_prefixes(spec: RunSpec, epoch: int, closed: Container[int]) -> list[str]:
+    """Prefixes of what is deleted when the audits of `epoch` are closed, as the last of those in `closed`."""
+    return epoch_prefixes(spec.id, epoch) + _merges(spec, freed(spec, epoch, closed))
+
+
+def freed(spec: RunSpec, epoch: int, closed: Container[int]) -> list[int]:
+    """Epochs whose base and merge nobody needs any more once the audits of `epoch` are closed."""
+    earliest = min(epoch, spec.anchor(epoch))
+    return [n for n in range(earliest, epoch + 1) if is_unneeded(spec, n, closed)]
+
+
+def is_unneeded(spec: RunSpec, epoch: int, closed: Container[int]) -> bool:
+    """Whether no audit needs the base and the merge of an epoch any more: with overlap the next one begins
+    with its base, less what replicas gave to its merge."""
+    goes_on = spec.anchor(epoch + 1) == epoch and epoch + 1 < spec.schedule.epochs
+    return epoch in closed and (not goes_on or epoch + 1 in closed)
+
+
+def _merges(spec: RunSpec, epochs: list[int]) -> list[str]:
+    return [p for n in epochs for p in merge_prefixes(spec.id, n, keeps_base=spec.keeps_base(n))]
 
 
 def links(run: RunState, number: int) -> dict[str, str]:

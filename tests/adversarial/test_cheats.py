@@ -18,9 +18,10 @@ SHORT = (
     "three mergers against one",
     "denied frames",
     "never steps, and nudges one weight",
+    "another start than its contribution gives",
     "noise of the result's norm, as another device class",
 )
-"""Cheats in the short form: one each of evidence, collusion, merges, words, states and device classes."""
+"""Cheats in the short form: one each of evidence, collusion, merges, words, states, starts and classes."""
 
 
 async def _check(case: Case, folder: Path) -> None:

@@ -21,7 +21,7 @@ from iota.protocol.messages import (
 )
 from iota.simulate.names import fake_hotkey
 from iota.simulate.swarm import VirtualSwarm
-from iota.spec import Pipeline
+from iota.spec import Overlap, Pipeline
 from orchestrator.coordinator import Entry, Exchanged, Finding, Left, LookedAt, Lost, StoreAway, StoreBack
 from orchestrator.coordinator.state import Phase
 from tests.support.coordinator_indexes import check_indexes, check_nothing_is_stranded
@@ -75,6 +75,7 @@ class CheckedSwarm(VirtualSwarm):
     push_rate=st.sampled_from([0.0, 0.5, 1.0]),
     deny_rate=st.sampled_from([0.0, 0.0, 0.05, 0.5]),
     lose_rate=st.sampled_from([0.0, 0.0, 0.0, 0.05]),
+    overlap=st.sampled_from(Overlap),
 )
 def test_every_index_equals_a_scan_after_every_entry(
     seed: int,
@@ -88,16 +89,19 @@ def test_every_index_equals_a_scan_after_every_entry(
     push_rate: float,
     deny_rate: float,
     lose_rate: float,
+    overlap: Overlap,
 ) -> None:
+    epochs = 2 if overlap is Overlap.NONE else 3
     spec = tiny_spec(
         stages=stages,
         replicas=replicas,
-        epochs=2,
+        epochs=epochs,
         steps=steps,
         microbatches=microbatches,
         pipeline=pipeline,
         credit=2,
         heldout=2,
+        overlap=overlap,
     )
     swarm = CheckedSwarm(
         spec, seed, nan_rate=nan_rate, push_rate=push_rate, deny_rate=deny_rate, lose_rate=lose_rate
@@ -108,8 +112,7 @@ def test_every_index_equals_a_scan_after_every_entry(
     for fault, at in faults:
         swarm.clock.later(at, lambda fault=fault: _inject(swarm, chance, fault))
     swarm.run(lambda: swarm.state.run_end_sent, limit_s=LIMIT_S)
-    epochs = 2 * steps * microbatches
-    assert swarm.state.totals.settled + swarm.state.totals.dropped == epochs
+    assert swarm.state.totals.settled + swarm.state.totals.dropped == epochs * steps * microbatches
 
 
 def _inject(swarm: CheckedSwarm, chance: random.Random, fault: str) -> None:

@@ -19,6 +19,7 @@ from iota.objects import (
     SettledKey,
     epoch_prefixes,
     max_bytes,
+    merge_prefixes,
     parse_key,
     part_count,
     part_sizes,
@@ -75,9 +76,10 @@ def test_another_text_is_another_object_or_none(
 @given(keys)
 def test_every_object_of_an_epoch_lies_below_the_epochs_prefixes(key: RunObject | ServerObject) -> None:
     epoch = key.name.epoch if isinstance(key, FrameKey) else key.epoch
-    prefixes = [*epoch_prefixes(key.run, epoch, keeps_base=False), plans_prefix(key.run, epoch)]
+    own, merge = epoch_prefixes(key.run, epoch), merge_prefixes(key.run, epoch, keeps_base=False)
+    prefixes = [*own, *merge, plans_prefix(key.run, epoch)]
     assert sum(str(key).startswith(prefix) for prefix in prefixes) == 1
-    kept = epoch_prefixes(key.run, epoch, keeps_base=True)
+    kept = [*own, *merge_prefixes(key.run, epoch, keeps_base=True)]
     assert any(str(key).startswith(p) for p in kept) == (not isinstance(key, BaseKey | PlanKey))
 
 

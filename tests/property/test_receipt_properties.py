@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -12,14 +11,14 @@ from hypothesis import strategies as st
 
 from iota.protocol.messages import AuditKind
 from iota.protocol.receipts import OpKind, Receipt
-from iota.spec import Pipeline
+from iota.spec import Overlap, Pipeline
 from orchestrator.coordinator.lives import BASES_ANEW
 from orchestrator.coordinator.state import Phase
 from tests.support.virtual_records import RecordedSwarm
 from tests.support.virtual_runs import tiny_spec
 from validator.core import all_receipts
+from validator.core.epoch_before import EpochBefore, check_follows, epoch_before
 from validator.core.heldout import heldout_of
-from validator.core.receipt_checks import check_carried, ended_with
 from validator.core.sealed import SealedEpoch, stage_ops
 from validator.core.segments import Draws
 from validator.core.tasks import drawn_tasks
@@ -43,8 +42,9 @@ LIMIT_S = 20_000.0
     heldout=st.integers(0, 4),
     faults=st.lists(st.tuples(st.sampled_from(FAULTS), st.floats(0, 60)), max_size=10),
     nan_rate=st.sampled_from([0.0, 0.0, 0.02]),
+    overlap=st.sampled_from(Overlap),
 )
-@example(0, 2, 2, 1, Pipeline.SYNC, 5, 0, [("kill", 0.0), ("kill", 0.0), ("disk", 34.0)], 0.0)
+@example(0, 2, 2, 1, Pipeline.SYNC, 5, 0, [("kill", 0.0), ("kill", 0.0), ("disk", 34.0)], 0.0, Overlap.NONE)
 def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
@@ -56,6 +56,7 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
     heldout: int,
     faults: list[tuple[str, float]],
     nan_rate: float,
+    overlap: Overlap,
 ) -> None:
     monkeypatch.setattr(all_receipts, "is_signed", lambda *signed: True)  # simulated hotkeys have no key
     monkeypatch.setattr(all_receipts, "false_commit", lambda *of: None)  # nor their miners weights
@@ -69,6 +70,7 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
         credit=2,
         commit_every=commit_every,
         heldout=heldout,
+        overlap=overlap,
     )
     swarm = RecordedSwarm(spec, seed, nan_rate=nan_rate)
     for _ in range(stages * replicas):
@@ -78,10 +80,10 @@ def test_honest_receipts_are_never_refused_and_each_op_is_paid_once(
         swarm.clock.later(at, lambda fault=fault: _inject(swarm, chance, fault))
     swarm.run(swarm.look, limit_s=LIMIT_S)  # a refused exchange raises
     assert swarm.sealed.keys() == set(range(3))
-    ended: Mapping[str, frozenset[str]] = {}
+    before = EpochBefore()
     for _, sealed in sorted(swarm.sealed.items()):
-        check_carried(spec, sealed.record, ended)
-        ended = ended_with(sealed)
+        check_follows(spec, sealed.record, before)
+        before = epoch_before(sealed)
         assert all_receipts.check_receipts(sealed) == []
         _check_pay(swarm, sealed)
         _check_drawn(sealed)
@@ -145,16 +147,22 @@ def _check_heldout(sealed: SealedEpoch) -> None:
     for done in sealed.record.heldout:
         for stage, attempt in enumerate(done.attempts):
             kind = OpKind.EVAL if stage == spec.last_stage else OpKind.FORWARD
-            named[0, done.microbatch, stage, kind] = sealed.owner(0, done.microbatch, attempt, stage)
-    assert paid == {op: hotkey for op, hotkey in named.items() if hotkey and not sealed.withholds(hotkey)}
+            hotkey = sealed.owner(0, done.microbatch, attempt, stage)
+            assert hotkey is not None
+            receipt = sealed.receipt(hotkey, 0, done.microbatch, attempt, kind)
+            assert receipt is not None
+            if not sealed.withholds(hotkey) and not _lost(sealed, hotkey, receipt):
+                named[0, done.microbatch, stage, kind] = hotkey
+    assert paid == named
     found = heldout_of(sealed)
     assert (found.microbatches if found else 0) == len(sealed.record.heldout) <= spec.schedule.heldout
 
 
 def _lost(sealed: SealedEpoch, hotkey: str, receipt: Receipt) -> bool:
-    """Whether an op's weights were lost with the life that ran it."""
+    """Whether an op's weights were lost with the life that ran it, or nobody knows what that began with."""
     life = sealed.life(hotkey, receipt)
-    return life is not sealed.last_life(hotkey) and receipt.version > life.joined
+    earlier = life is not sealed.last_life(hotkey) and receipt.version > life.joined
+    return earlier or not sealed.knows_start(hotkey, life)
 
 
 def _op(receipt: Receipt) -> tuple[int, int, int, OpKind]:

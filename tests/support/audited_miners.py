@@ -77,6 +77,10 @@ class Honest:
         """The error feedback that it commits to, by part, and begins the next epoch with."""
         return left
 
+    def start(self, miner: Miner, epoch: int, own: Vector, anchor: OuterState) -> Vector:
+        """The weights with which it begins an epoch of a run with overlap, where it has its own start."""
+        return own
+
     def merged(self, stage: int, made: MergedPart) -> MergedPart:
         """What it says that the merge of a part of `stage` gives."""
         return made
@@ -255,6 +259,8 @@ class Miner:
         """Epoch to whose merges it contributed -> its last commitment."""
         self.rest = EMPTY
         """Root of what else is in its base (`BaseRoots.rest`)."""
+        self.start: dict[str, torch.Tensor] = {}
+        """The weights with which it began the epoch."""
 
     @property
     def hotkey(self) -> str:

@@ -5,11 +5,9 @@ A miner can be made to cheat; everybody else stays honest and works on what the 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from blake3 import blake3
 from torch import Tensor
@@ -25,13 +23,14 @@ from iota.outer.base import base_parts, base_roots, initial_base, named_weights
 from iota.outer.base_values import next_base
 from iota.outer.merge import merge_part
 from iota.outer.merged_part import read_merged_stage
+from iota.outer.nesterov import OuterState
+from iota.outer.partition import Vector
 from iota.protocol.events import Contribution, EpochClose, MergeAssign, MergeReady
 from iota.protocol.frames import FrameName, StoredObject
 from iota.protocol.merges import LeftOut, merge_output
 from iota.protocol.merkle import merkle_root
-from iota.protocol.messages import ObjectReply, ObjectRequest
 from iota.protocol.plans import WholePlan
-from iota.protocol.receipts import OpKind, Receipt, ReceiptBatch, SignedHeader
+from iota.protocol.receipts import OpKind, SignedHeader
 from iota.protocol.records import (
     BaseRecord,
     CountedList,
@@ -45,11 +44,11 @@ from iota.protocol.records import (
 )
 from iota.protocol.seals import member_parts
 from iota.spec import RunSpec
-from iota.store import ObjectMissing, ObjectTooLarge
 from iota.wire.frame import DOMAIN, encode_frame, make_header
-from tests.support.audited_miners import Honest, Miner, batch
+from tests.support.audited_miners import Honest, Miner
 from tests.support.plans import whole_plan
 from tests.support.small_runs import sample
+from tests.support.world_sources import WorldSources
 
 THREADS = torch.get_num_threads()
 """Threads of the worlds' miners and of their replays: other tests of the process may set another count."""
@@ -65,7 +64,7 @@ class Merges:
     left_out: dict[tuple[int, LeftOut], list[int]] = field(default_factory=dict)
 
 
-class World:
+class World(WorldSources):
     """A run with one replica a stage: its store, its records, and the validator's sources."""
 
     def __init__(
@@ -88,6 +87,10 @@ class World:
         self.made: dict[int, Merges] = {}
         self.blocks: dict[int, int] = {}
         """epoch -> the block that its seal names; 1 for others."""
+        self.made_bases: dict[tuple[int, int], OuterState] = {}
+        """(number, stage) -> a base."""
+        self.rests: dict[tuple[int, int], str] = {}
+        """Likewise: root of what else is in it (`BaseRoots.rest`)."""
         self.bases: list[BaseRecord] = []
         self.plans: dict[int, list[WholePlan]] = {}
         """By epoch."""
@@ -113,6 +116,7 @@ class World:
         for miner in self.miners:
             self.lives[epoch, miner.hotkey] = [(0, len(miner.receipts) + 1)]
             miner.joined = 0
+            self._begin(epoch, miner)
             self.held[epoch, miner.hotkey] = miner.hold(miner.left)
             miner.snapshots.clear()
             miner.frozen.clear()
@@ -133,13 +137,25 @@ class World:
         self.records[epoch] = self.record_of(epoch, tuple(plans), deltas)
         return self.records[epoch]
 
+    def _begin(self, epoch: int, miner: Miner) -> None:
+        """The miner begins an epoch, with the base that it has loaded."""
+        self._set_start(epoch, miner, self.anchor(epoch, miner.stage).weights)
+
+    def _set_start(self, epoch: int, miner: Miner, start: Vector) -> None:
+        miner.rest = self.rests[self.spec.anchor(epoch), miner.stage]
+        miner.start = named_weights(self.spec, miner.stage, start)
+
+    def anchor(self, epoch: int, stage: int) -> OuterState:
+        """The base from which replicas begin an epoch."""
+        return self.made_bases[self.spec.anchor(epoch), stage]
+
     def _rejoin(self, epoch: int, stage: int, step: int) -> None:
         miner = self.miners[stage]
         miner.joined = step
         self.held[epoch, miner.hotkey] = miner.hold([])
         self.lives[epoch, miner.hotkey].append((step, len(miner.receipts) + 1))
-        base = named_weights(self.spec, stage, self.outer[stage].weights)
-        miner.engine.load(StageState(base), version=step)
+        self._set_start(epoch, miner, self.anchor(epoch, stage).weights)
+        miner.engine.load(StageState(miner.start), version=step)
         miner.snapshots.clear()
         miner.frozen.clear()
         miner.keep_snapshot(step)
@@ -214,7 +230,7 @@ class World:
             miner.write(**fields, output=update.counted, update=update)
             miner.keep_snapshot(step + 1)
             if step + 1 == self.spec.schedule.steps:
-                miner.encode(named_weights(self.spec, miner.stage, self.outer[miner.stage].weights))
+                miner.encode(miner.start)
             if self.spec.is_committed(step + 1, miner.joined):
                 miner.commit(epoch, step + 1)
 
@@ -278,16 +294,19 @@ class World:
         made.ready.append(MergeReady(epoch=epoch, stage=stage, parts=tuple(merged)))
         vector = read_merged_stage(self.spec, stage, [self.store[part.key] for part in merged])
         self.outer[stage] = next_base(self.spec, epoch, self.outer[stage], vector)
-        miner = self.miners[stage]
-        miner.engine.rebase(named_weights(self.spec, stage, self.outer[stage].weights))
         self._store_base(epoch + 1, stage)
+        self._take_base(stage)
+
+    def _take_base(self, stage: int) -> None:
+        self.miners[stage].engine.rebase(named_weights(self.spec, stage, self.outer[stage].weights))
 
     def _store_base(self, epoch: int, stage: int) -> None:
         outer = self.miners[stage].way.next_base(epoch, self.outer[stage])
         made = enumerate(base_parts(self.spec, outer))
         parts = [self._put(str(BaseKey(self.run, epoch, stage, n)), data) for n, data in made]
         roots = base_roots(self.spec, outer)
-        self.miners[stage].rest = roots.rest
+        self.made_bases[epoch, stage] = self.outer[stage]
+        self.rests[epoch, stage] = roots.rest
         record = BaseRecord(
             epoch=epoch,
             stage=stage,
@@ -296,9 +315,6 @@ class World:
             makers=(self.miners[stage].hotkey,),
         )
         self.bases.append(record)
-
-    def of_epoch(self, epoch: int, miner: Miner) -> list[Receipt]:
-        return [r for r in miner.receipts if r.epoch == epoch]
 
     def record_of(
         self, epoch: int, plans: tuple[PlanRecord, ...], deltas: tuple[DeltaRecord, ...]
@@ -318,10 +334,7 @@ class World:
                     certificate=None,
                     stage=m.stage,
                     **m.carried(epoch),
-                    lives=tuple(
-                        LifeRecord(joined=joined, first_receipt=first)
-                        for joined, first in self.lives[epoch, m.hotkey]
-                    ),
+                    lives=self.lives_of(epoch, m),
                     first_receipt=self.lives[epoch, m.hotkey][0][1],
                     last_receipt=self.lives[epoch, m.hotkey][0][1] + len(self.of_epoch(epoch, m)) - 1,
                     receipts=root,
@@ -340,7 +353,9 @@ class World:
                 HeldoutRecord(microbatch=index, attempts=(0,) * len(self.miners))
                 for index in range(self.spec.schedule.microbatches, self.spec.planned(0))
             ),
-            bases=tuple(base for base in self.bases if base.epoch in (epoch, epoch + 1)),
+            bases=tuple(
+                base for base in self.bases if base.epoch in {self.spec.anchor(epoch), epoch, epoch + 1}
+            ),
             deltas=deltas,
             merge_assigns=tuple(self.made[epoch].assigns),
             merges=tuple(self.made[epoch].ready),
@@ -349,6 +364,11 @@ class World:
                 for (stage, why), parts in self.made[epoch].left_out.items()
             ),
         )
+
+    def lives_of(self, epoch: int, miner: Miner) -> tuple[LifeRecord, ...]:
+        """The lives of a miner, as the record has them."""
+        lives = self.lives[epoch, miner.hotkey]
+        return tuple(LifeRecord(joined=joined, first_receipt=first) for joined, first in lives)
 
     # ---- what the validator reads from ---------------------------------------------------------
 
@@ -363,35 +383,3 @@ class World:
             members=merkle_root([part.content_digest() for part in member_parts(record)]),
             record=blake3(record.model_dump_json().encode()).hexdigest(),
         )
-
-    async def record(self, epoch: int) -> bytes:
-        return self.records[epoch].model_dump_json().encode()
-
-    async def base(self, epoch: int, stage: int) -> BaseRecord:
-        return next(base for base in self.bases if (base.epoch, base.stage) == (epoch, stage))
-
-    async def base_epochs(self) -> list[int]:
-        return sorted({base.epoch for base in self.bases})
-
-    async def receipts(self, epoch: int, hotkey: str) -> list[ReceiptBatch]:
-        miner = next(m for m in self.miners if m.hotkey == hotkey)
-        return [batch(self.run, miner.key, self.of_epoch(epoch, miner))]
-
-    async def objects(self, request: ObjectRequest) -> ObjectReply:
-        return ObjectReply(url=request.key, expires=time.time() + 3600)
-
-    async def get(
-        self, url: str, max_bytes: int, deadline_s: float, part: tuple[int, int] | None = None, **_: object
-    ) -> bytes:
-        if url not in self.store:
-            raise ObjectMissing(url)
-        data = self.store[url][slice(*part)] if part else self.store[url]
-        if len(data) > max_bytes:
-            raise ObjectTooLarge(f"{url} has {len(data)} bytes, at most {max_bytes} are taken")
-        return data
-
-    async def microbatch(self, epoch: int, step: int, index: int) -> Tokens:
-        return self._batches(epoch, step, index)
-
-    def blank_tokens(self) -> Tokens:
-        return np.zeros_like(self._batches(0, 0, 0))

@@ -42,6 +42,11 @@ _SNAPSHOTS: Final = {
     "values": {"audit": {"commit_every": 2, "window_steps": STEPS, "extra_every": 1, "deadline_s": 60}}
 }
 """Two segments an epoch, of which the later one begins with a snapshot; two draws an epoch."""
+OVERLAP: Final[dict[str, Any]] = {
+    "replicas": 3,
+    "values": {"outer": {"overlap": "one_epoch"}, "audit": {"window_steps": STEPS, "deadline_s": 60}},
+}
+"""Each epoch begins while the one before is merged."""
 _DEFAULTS: Final = {"steps_per_epoch": 10, "values": {"audit": {"deadline_s": 60}}}
 
 
@@ -96,6 +101,11 @@ CASES: Final = {
     "no pseudo-gradient": _one("states:no_delta", epochs=2),  # each merge waits for its deadline
     "leaves out its last STEP and the receipt": _one("words:no_last_receipt", epochs=2),  # so does this
     "an unreadable pseudo-gradient": _one("states:unreadable_delta"),
+    "noise contributed, and its own weights gone on with": _one("starts:hides_noise", more=OVERLAP),
+    "another start than its contribution gives": _one("starts:nudges_its_start", more=OVERLAP),
+    "its own start committed to, and the anchor computed with": _one(
+        "starts:computes_with_the_anchor", LAST, more=OVERLAP
+    ),
     "no work after the base, and no snapshot": _one("evidence:lazy", more=_SNAPSHOTS),
     "no work after the base, no snapshot, and no second replica": _one(
         "evidence:lazy", more={"replicas": 1, **_SNAPSHOTS}

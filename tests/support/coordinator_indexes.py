@@ -7,11 +7,12 @@ from collections import Counter
 from iota.protocol.frames import Direction
 from iota.protocol.messages import Role
 from orchestrator.coordinator.bases import _is_awaited, stands_alone
-from orchestrator.coordinator.epoch_state import StageMerge, counted_pairs
+from orchestrator.coordinator.epoch_state import EpochState, StageMerge, counted_pairs
 from orchestrator.coordinator.lives import must_wait
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.merger_draws import MAX_MERGERS, MERGERS
 from orchestrator.coordinator.merging import transfer_limit_s
+from orchestrator.coordinator.own_starts import must_commit
 from orchestrator.coordinator.rerouting import is_held_by
 from orchestrator.coordinator.state import Phase, RunState
 
@@ -22,7 +23,7 @@ def check_indexes(run: RunState) -> None:
     check_work(run)
     check_deliveries(run)
     check_counts(run)
-    if run.phase is Phase.MERGING:
+    if run.merging is not None:
         check_merging(run)
     check_bases(run)
     check_evidence(run)
@@ -98,7 +99,7 @@ def check_counts(run: RunState) -> None:
 
 def check_merging(run: RunState) -> None:
     """Counters and sets of the merge that is under way."""
-    epoch = run.current
+    epoch = run.merging_epoch()
     parts = [
         ((stage, number), part)
         for stage, merge in enumerate(epoch.merges)
@@ -114,7 +115,7 @@ def check_merging(run: RunState) -> None:
     assert epoch.unassigned == {stage for stage in fixed if not epoch.merges[stage].parts}
     for stage, merge in enumerate(epoch.merges):
         assert merge.agreed == sum(part.agreed is not None for part in merge.parts)
-        if not merge.fixed:
+        if not merge.fixed and epoch is run.current:
             owing = {m.hotkey for m in run.roster.miners if _owes(run, stage, merge, m)}
             assert merge.owing == owing
             assert merge.awaited == {hotkey for hotkey in owing if run.members[hotkey].live}
@@ -124,7 +125,7 @@ def check_merging(run: RunState) -> None:
 
 def _owes(run: RunState, stage: int, merge: StageMerge, member: Member) -> bool:
     """Whether a pseudo-gradient of this member is needed, and not there."""
-    takes_part = member.stage == stage and member.joined is not None and member.ready_epoch == run.epoch
+    takes_part = member.stage == stage and member.joined is not None and run.holds_start(member)
     return takes_part and run.current.counted[member.hotkey] > 0 and member.hotkey not in merge.deltas
 
 
@@ -164,34 +165,42 @@ def check_nothing_is_left_out(run: RunState) -> None:
     for at, claims in run.bases.claims.items():
         awaited = _is_awaited(run, at, claims)
         waits = at not in run.bases.digests and (awaited or at in run.bases.unmade)
-        assert at[0] < run.epoch or waits, "a base that can be decided or made is not"
+        assert at[0] < run.anchor or waits, "a base that can be decided or made is not"
     for at in run.bases.unstored:
         keeper = run.members[run.bases.keepers[at]]
         holders = [m for m in run.miners(at[1]) if m.live and m.ready_epoch >= at[0]]
         assert keeper.live or changed.keepers or not holders, "nobody is asked to store a base"
     if run.phase is not Phase.FINISHED:
         for member in run.roster.miners:
-            lacks = member.live and member.ready_epoch < run.epoch and member.told_base < run.epoch
+            lacks = member.live and member.ready_epoch < run.anchor and member.told_base < run.anchor
             assert not lacks or member.hotkey in changed.offers, "a miner waits for a base in vain"
     if run.phase is Phase.TRAINING:
         for member in run.roster.miners:
-            waits = member.live and member.ready_epoch == run.epoch and member.joined is None
-            assert not waits or must_wait(run, member), "a miner that can be admitted is not"
-    merges = run.phase is Phase.MERGING and run.store_away_since is None
-    for at in run.current.unagreed if merges else ():
-        part = run.current.merges[at[0]].parts[at[1]]
+            waits = member.live and run.holds_start(member) and member.joined is None
+            may = not must_wait(run, member) and not must_commit(run, member)
+            assert not (waits and may), "a miner that can be admitted is not"
+    if run.merging is not None:
+        check_merge_is_served(run, run.merging_epoch())
+
+
+def check_merge_is_served(run: RunState, epoch: EpochState) -> None:
+    """No part lacks a merger while there is one, and `Changed.behind` has the stages that it must."""
+    changed = run.changed
+    for at in epoch.unagreed if run.store_away_since is None else ():
+        part = epoch.merges[at[0]].parts[at[1]]
         copies = part.copies()
         missing = [m for h in part.mergers if h not in copies and not (m := run.members[h]).charged]
         idle = any(m.live and not m.charged and m.hotkey not in part.mergers for m in run.roster.miners)
-        served = at in run.current.disputed or len(part.mergers) >= MAX_MERGERS
+        served = at in epoch.disputed or len(part.mergers) >= MAX_MERGERS
         wanted = 1 if part.alone and len(part.mergers) == 1 else MERGERS
         coming = len(copies) + sum(m.live for m in missing)
         assert coming >= wanted or served or not idle, "a part lacks a merger while there is a miner"
-    if run.phase is Phase.MERGING and not run.current.unmerged:
+    if not epoch.unmerged:
+        following = epoch.epoch + 1
         for stage in set(range(run.stages)) - changed.behind:
-            assert run.roster.holding(stage, run.epoch + 1) or stands_alone(run, (run.epoch + 1, stage))
-            late = run.now > run.current.merged_at + transfer_limit_s(run, stage)
-            assert late or not run.roster.holding(stage, run.epoch)
+            assert run.roster.holding(stage, following) or stands_alone(run, (following, stage))
+            late = run.now > epoch.merged_at + transfer_limit_s(run, stage)
+            assert late or not run.roster.holding(stage, epoch.epoch)
 
 
 def check_nothing_is_stranded(run: RunState) -> None:

@@ -76,9 +76,10 @@ def _reported(entry: Entry, kind: type[Any]) -> list[tuple[int, str]]:
 def _passed(run: RunState) -> set[tuple[Point, int]]:
     """The points of newer epochs that the run has passed."""
     found = {(Point.BEGUN, run.epoch - 1), (Point.SEALED, run.audits.sealed - 1)}
-    merges = run.current.merges
+    number = run.epoch if run.merging is None else run.merging
+    merges = run.epochs[number].merges
     if any(merge.parts for merge in merges):
-        found.add((Point.DRAWN, run.epoch))
+        found.add((Point.DRAWN, number))
     if any(merge.ready for merge in merges):
-        found.add((Point.PUBLISHED, run.epoch))
+        found.add((Point.PUBLISHED, number))
     return found

@@ -35,13 +35,13 @@ class MemoryJournal:
         return iter([record.entry for record in self.records])
 
     def receipts(self, hotkey: str, epoch: int) -> list[ReceiptBatch]:
-        return [
+        own = [
             ReceiptBatch(receipts=record.entry.receipts, signature=record.signature)
             for record in self.records
-            if isinstance(record.entry, Exchanged)
-            and record.entry.hotkey == hotkey
-            and any(receipt.epoch == epoch for receipt in record.entry.receipts)
+            if isinstance(record.entry, Exchanged) and record.entry.hotkey == hotkey and record.entry.receipts
         ]
+        touch = [n for n, batch in enumerate(own) if any(r.epoch == epoch for r in batch.receipts)]
+        return own[touch[0] : touch[-1] + 1] if touch else []
 
     def close(self) -> None:
         pass

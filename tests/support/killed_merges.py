@@ -19,7 +19,7 @@ from iota.swarm.preparation import miner_names
 from iota.swarm.processes import Program
 from orchestrator.coordinator import Coordinator
 from orchestrator.coordinator.epoch_state import EpochState
-from orchestrator.coordinator.state import Phase, RunState
+from orchestrator.coordinator.state import RunState
 from orchestrator.journal import SqliteJournal
 from tests.support.held_process import held
 from tests.support.live_swarm import ORCHESTRATOR, STORE, VALIDATOR, LiveSwarm, Status, tiny
@@ -42,7 +42,7 @@ def options(codec: str, epochs: int, replicas: int = 1, **outer: Any) -> SwarmOp
     """
     values = {
         "outer": {"codec": codec, "part_elements": PART_ELEMENTS, **outer},
-        "audit": {"commit_every": 1, "window_steps": STEPS, "deadline_s": 120},
+        "audit": {"commit_every": 1, "window_steps": STEPS, "deadline_s": 600},
     }
     stages = {1: 3, 2: 2}[replicas]
     return tiny(
@@ -266,9 +266,10 @@ def _merges(journal: SqliteJournal, spec: RunSpec) -> list[Merge]:
     coordinator, found = Coordinator(spec), []
     for entry in journal.replay():
         state = coordinator.state
-        epoch, before = state.current, (state.epoch, state.phase)
+        before = state.merging
+        epoch = state.current if before is None else state.epochs[before]
         coordinator.apply(entry)
-        if before[1] is Phase.MERGING and (state.epoch, state.phase) != before:
+        if before is not None and state.merging != before:
             found += [Merge.of(state, epoch, stage) for stage in range(state.stages)]
     journal.close()
     return found

@@ -160,8 +160,11 @@ class LiveSwarm:
 
     async def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
-        self.running[name].kill()
-        await asyncio.wait_for(asyncio.shield(self.running[name].ended), 30)
+        running = self.running[name]
+        async with asyncio.timeout(30):
+            while not running.ended.done():
+                running.kill()  # again: a process that was just forked leads no group yet
+                await asyncio.wait([running.ended], timeout=0.5)
 
     async def restart(self, name: str) -> None:
         servers = (self.programs.orchestrator(), self.programs.store())

@@ -118,6 +118,10 @@ class OverlappedSwarm:
         key = HOTKEYS[number]  # one key may serve here for a whole pipeline
         return LateReplica(root, self.spec, stage, key, self._objects)
 
+    def another(self, root: Path) -> LateReplica:
+        """A replica of stage 0 with the first key, on a disk of its own. The caller closes it."""
+        return LateReplica(root, self.spec, 0, HOTKEYS[0], self._objects)
+
     def all(self) -> list[LateReplica]:
         """Every replica."""
         return [replica for pipeline in self.pipelines for replica in pipeline]

@@ -289,7 +289,7 @@ class Shell:
                 return Profile("exact", exact=True)
             case jobs.HashDelta():
                 miner = next(m for m in world.miners if m.stage == job.base.stage)
-                parts = sealed[job.base.epoch].delta(miner.hotkey) or ()
+                parts = sealed[job.commit.epoch].delta(miner.hotkey) or ()
                 return jobs.Encoded(tuple(part.digest for part in parts), EMPTY)
             case jobs.ReplayMerge(assign):
                 parts = sealed[assign.epoch].record.merges[assign.stage].parts

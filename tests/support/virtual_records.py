@@ -52,6 +52,7 @@ class RecordedSwarm(VirtualSwarm):
         receipts: dict[str, list[Receipt]] = {hotkey: [] for hotkey in ranges}
         for entry in self.entries:
             if isinstance(entry, Exchanged) and entry.hotkey in ranges:
-                receipts[entry.hotkey] += [r for r in entry.receipts if r.seq in ranges[entry.hotkey]]
+                own = [r for r in entry.receipts if r.seq in ranges[entry.hotkey]]
+                receipts[entry.hotkey] += [r for r in own if r.epoch == number]
         plans = [self._plans[number, plan.step] for plan in record.plans]
         return SealedEpoch(self.spec, record, plans, receipts)

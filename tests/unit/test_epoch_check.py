@@ -19,7 +19,9 @@ from iota.cli.audit import app, report_lines
 from iota.client.run_objects import RunObjects
 from iota.identity.keys import Hotkey
 from iota.objects import PlanKey
+from iota.protocol.merges import LeftOut
 from iota.protocol.messages import Outcome, Reveal, Role
+from iota.protocol.records import LeftOutRecord
 from iota.protocol.seals import SignedSeal
 from iota.protocol.verdicts import FiledVerdict, VerdictPage
 from iota.spec import AuditSpec
@@ -27,6 +29,7 @@ from iota.store import ObjectStore
 from tests.support.audited_runs import World
 from tests.support.bundles import signed_seal
 from tests.support.orchestrators import node, orchestrator
+from tests.support.overlapping_runs import overlapping_world
 from tests.support.small_runs import small_run
 from tests.support.store_servers import embedded
 from tests.support.validator_stages import NETUID, ORCHESTRATOR, small_ledger
@@ -131,10 +134,10 @@ async def server(world: World) -> Server:
     return Server(world)
 
 
-async def checked(server: Server, chain: PublicChain | None) -> EpochReport:
+async def checked(server: Server, chain: PublicChain | None, epoch: int = 0) -> EpochReport:
     objects: Any = RunObjects(server.world, server.world)  # type: ignore[arg-type]
     spec, client = server.world.spec, server
-    return await check_epoch(spec, ORCHESTRATOR.ss58, 0, client, objects, chain)  # type: ignore[arg-type]
+    return await check_epoch(spec, ORCHESTRATOR.ss58, epoch, client, objects, chain)  # type: ignore[arg-type]
 
 
 async def the_epoch(world: World) -> SealedEpoch:
@@ -249,6 +252,17 @@ async def test_a_record_that_was_not_sealed_and_a_seal_that_was_not_signed_are_t
 
 
 # ---- a real orchestrator ----------------------------------------------------------------------------
+
+
+async def test_a_record_that_contradicts_the_one_before_is_the_orchestrators() -> None:
+    made = overlapping_world(epochs=2)
+    assert (await checked(Server(made), None, 1)).contradictions == []
+    one = made.miners[1].hotkey
+    out = LeftOutRecord(miner=one, stage=1, why=LeftOut.MISSING, parts=())
+    made.records[0] = made.records[0].model_copy(update={"left_out": (out,)})
+    [found] = (await checked(Server(made), None, 1)).contradictions
+    assert found.who == ORCHESTRATOR.ss58
+    assert found.what.startswith(f"{one} begins with another pseudo-gradient than the last merge has of it")
 
 
 @pytest.mark.parametrize("silent", [False, True])

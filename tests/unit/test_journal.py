@@ -142,3 +142,15 @@ def test_receipts_come_back_as_the_miner_signed_them_by_epoch(tmp_path: Path) ->
     assert [r.seq for b in journal.receipts(MINER.ss58, 2) for r in b.receipts] == [4]
     assert journal.receipts(ORCHESTRATOR.ss58, 1) == []
     journal.close()
+
+
+def test_receipts_of_the_next_epoch_between_those_of_one_come_with_them(tmp_path: Path) -> None:
+    """A chain without them would have a gap."""
+    journal, log, records = open_journal(tmp_path / "j"), Log(MINER, SPEC.id, 0), []
+    for sent, epoch in enumerate((0, 1, 0, 2)):
+        log.add(epoch=epoch)
+        records.append(said(log, sent))
+    journal.append(records, 0)
+    seqs = [[r.seq for b in journal.receipts(MINER.ss58, epoch) for r in b.receipts] for epoch in range(3)]
+    assert seqs == [[1, 2, 3], [2], [4]]
+    journal.close()

@@ -76,10 +76,22 @@ async def test_no_receipt_follows_one_of_a_later_epoch(written: tuple[MergeRecei
     assert log.count == 1
 
 
+async def test_with_overlap_it_may_follow_one_of_the_next_epoch(
+    written: tuple[MergeReceipts, ReceiptLog],
+) -> None:
+    receipts, log = written
+    receipts.runner.spec = small_spec(outer={"overlap": "one_epoch"})
+    await receipts.write(assign(epoch=2), ONE, 5.0)
+    await receipts.write(assign(epoch=1), ONE, 6.0)
+    with pytest.raises(NotWanted):
+        await receipts.write(assign(epoch=0), ONE, 7.0)
+    assert log.count == 2
+
+
 async def test_a_part_of_another_stage_is_not_signed_twice_after_the_swap_of_bases(
     written: tuple[MergeReceipts, ReceiptLog],
 ) -> None:
-    """A killed merger is asked again for its parts, and may hear of it when it holds the next base already."""
+    """A killed merger is asked again for its parts, and may hear of it when it has the next base."""
     receipts, log = written
     await receipts.write(assign(epoch=4), ONE, 5.0)
     log.forget_before(5)

@@ -114,13 +114,13 @@ def test_what_is_not_merged_in_time_is_no_start(driven: Driven) -> None:
     assert all(lives[other.hotkey][0].began for other in others)
 
 
-def left_out_by_mergers(driven: Driven, named: Member) -> None:
-    """All contribute, and the mergers of every part of its stage say that one contribution is NaN."""
+def left_out_by_mergers(driven: Driven, named: Member, why: LeftOut = LeftOut.NOT_FINITE) -> None:
+    """All contribute, and the mergers of every part of its stage leave one contribution out."""
     driven.give_all()
     driven.draw_mergers()
     driven.news(named)
     for stage, merge in enumerate(driven.state.epochs[0].merges):
-        left_out = {named.hotkey: LeftOut.NOT_FINITE} if stage == named.stage else {}
+        left_out = {named.hotkey: why} if stage == named.stage else {}
         for part, each in enumerate(merge.parts):
             for hotkey in list(each.mergers):
                 driven.merge(driven.state.members[hotkey], stage, part, left_out=left_out)
@@ -151,6 +151,15 @@ def test_mergers_who_lie_together_take_no_start(driven: Driven) -> None:
     assert admissions(driven, honest, 1) == []
     assert not state.current.lives[honest.hotkey][0].void
     assert all(state.members[hotkey].charged for hotkey in liars)
+
+
+def test_who_goes_against_the_others_has_its_own_start_all_the_same(driven: Driven) -> None:
+    state = driven.state
+    false = state.miners()[0]
+    left_out_by_mergers(driven, false, LeftOut.OPPOSED)
+    assert not driven.coordinator.disputed_parts()
+    assert admissions(driven, false, 1) == []
+    assert not state.current.lives[false.hotkey][0].void
 
 
 def test_the_record_has_the_anchor_and_what_own_starts_are_made_of(driven: Driven) -> None:

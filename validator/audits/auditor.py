@@ -76,7 +76,7 @@ class Auditor:
     async def _fetched(self, job: _Fetched) -> object:
         match job:
             case jobs.FetchBase():
-                await self._evidence.base(job.base)
+                await self._evidence.start(job.base)
                 return None
             case jobs.FetchFrame():
                 return await self._evidence.frame(job.header, job.kept)
@@ -119,14 +119,14 @@ class Auditor:
         return replay.profile
 
     async def _base_state(self, job: jobs.LoadBase) -> StageState:
-        base, carried = await self._evidence.base(job.base), job.carried
+        start, carried = await self._evidence.start(job.base), job.carried
         if carried is None:
-            return base
+            return start
         assert carried.commit.commitment is not None
         if carried.commit.commitment.moments == zero_moments_root(self._evidence.spec, job.base.stage):
-            return base
+            return start
         state = await self._committed(carried.snapshot, carried.commit, whole=True)
-        return StageState(base.weights, state.moments)
+        return StageState(start.weights, state.moments)
 
     async def _committed(self, given: jobs.Snapshot, commit: Receipt, *, whole: bool) -> StageState:
         """A state that the miner delivered. Raises MinerFault if it is not what it committed to."""
@@ -154,10 +154,10 @@ class Auditor:
         else:
             self.unload()
             final = (await self._committed(job.snapshot, job.commit, whole=False)).weights
-        base, outer = await self._evidence.base(job.base), self._evidence.spec.outer
+        start, outer = await self._evidence.start(job.base), self._evidence.spec.outer
         held = b"" if job.feedback is None else await self._evidence.feedback(job.feedback)
         try:
-            return await self._worker.run(lambda: encode_again(outer, base.weights, final, held))
+            return await self._worker.run(lambda: encode_again(outer, start.weights, final, held))
         except PartError as error:
             reason = f"its pseudo-gradient with its error feedback cannot be sent: {error}"
             raise MinerFault(job.miner, job.commit.seq, reason) from error

@@ -23,6 +23,7 @@ from validator.audits.public_chain import PublicChain
 from validator.audits.record_reader import RecordReader
 from validator.audits.sources import Objects, Records
 from validator.audits.verdicts import verify_verdict
+from validator.core.epoch_before import EpochBefore, check_follows, epoch_before
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.segments import Drawable, Draws, window_start
 from validator.core.tasks import drawable, drawn_tasks
@@ -119,6 +120,8 @@ async def check_epoch(
     seal = signed.seal
     report.block = seal.block
     sealed = await _sealed(spec, signed, client, objects, report)
+    if sealed is not None:
+        await _check_before(sealed, client, objects, report)
     if chain is not None:
         report.block_hash = await chain.block_hash(seal)
     links = await client.links(epoch)
@@ -162,6 +165,23 @@ async def _sealed(
         Contradiction(fault.hotkey, f"receipt {fault.seq}: {fault.reason}") for fault in sealed.faults
     ]
     return sealed
+
+
+async def _check_before(
+    sealed: SealedEpoch, client: PublicRecords, objects: Objects, report: EpochReport
+) -> None:
+    """Hold what lives began with against the record of the epoch before, if that is still kept."""
+    before, reader = EpochBefore(), RecordReader(sealed.spec, client, objects)
+    try:
+        if sealed.epoch:
+            seal = (await client.seal(sealed.epoch - 1)).seal
+            before = epoch_before(await reader.sealed(await reader.record(seal)))
+    except (Problem, SealBroken, StoreError):
+        return
+    try:
+        check_follows(sealed.spec, sealed.record, before)
+    except SealBroken as error:
+        report.contradictions.append(Contradiction(report.orchestrator, str(error)))
 
 
 async def _earlier(

@@ -17,6 +17,7 @@ from iota.console.counts import counted
 from iota.data.samples import needs_tokens
 from iota.objects import (
     BaseKey,
+    DeltaKey,
     EvidenceKey,
     FrameKey,
     max_bytes,
@@ -24,7 +25,8 @@ from iota.objects import (
     snapshot_bytes,
     stage_feedback_bytes,
 )
-from iota.outer.base import base_digest, initial_base, named_weights, read_base
+from iota.outer.base import base_roots, initial_base, named_weights, read_base
+from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError
 from iota.protocol.frames import EvidenceItem, FrameName, FrameNotice, StoredObject
 from iota.protocol.problems import Problem
@@ -34,6 +36,7 @@ from iota.spec import RunSpec
 from iota.store import OUTAGES, ObjectTooLarge, StoreError
 from iota.wire.frame import Frame, FrameError, FrameHeader, decode_frame, split_frames
 from validator.audits.encode_again import whole_feedback_root
+from validator.audits.own_starts import OwnStartMaker, check_own_start
 from validator.audits.record_reader import RecordReader
 from validator.audits.sources import Objects, Records, TokenIds
 from validator.core.jobs import Base, Feedback, Frames, Snapshot
@@ -52,6 +55,10 @@ class Evidence(RecordReader):
         self._kept: FIFOCache[tuple[str, str], dict[FrameName, Frame]] = FIFOCache(1)
         """(key, digest) of the frames that a miner delivered last -> the frames."""
         self._bases: FIFOCache[tuple[int, int], StageState] = FIFOCache(_KEPT_BASES)
+        self._outer: FIFOCache[tuple[int, int], tuple[OuterState, str]] = FIFOCache(1)
+        """Of a run with overlap: what own starts are made of, as `_outer_state` has it."""
+        self._own: FIFOCache[tuple[str, int], StageState] = FIFOCache(1)
+        """(miner, seq of its first COMMIT) -> the own start that was made last."""
 
     # ---- weights -------------------------------------------------------------------------------
 
@@ -60,16 +67,60 @@ class Evidence(RecordReader):
 
         The base of epoch 0 is made from the seed; later ones, and one that the spec pins, are fetched.
         """
-        epoch, stage, record = base.epoch, base.stage, base.record
+        epoch, stage = base.epoch, base.stage
         known = self._bases.get((epoch, stage))
         if known is not None:
             return known
+        outer, _ = await self._outer_state(base)
+        state = StageState(named_weights(self.spec, stage, outer.weights))
+        self._bases[epoch, stage] = state
+        return state
+
+    async def start(self, base: Base) -> StageState:
+        """What a life began with: the base, or its miner's own start from it.
+
+        Raises MinerFault where the miner committed to another own start.
+        """
+        own = base.own
+        if own is None:
+            return await self.base(base)
+        key = (own.miner, own.commit.seq)
+        if key in self._own:
+            return self._own[key]
+        anchor, rest = await self._outer_state(base)
+        if base.record is None:
+            raise EvidenceMissing(f"no record says which base {own.miner} began from")
+        maker = OwnStartMaker(self.spec, own.commit.epoch, anchor)
+        for number, part in enumerate(own.parts):
+            delta = DeltaKey(self.spec.id, base.epoch, base.stage, own.miner, number)
+            data = await self._stored(part, max_bytes(self.spec, delta, base.stage))
+            try:
+                await asyncio.to_thread(maker.take, data)
+            except PartError as error:
+                raise EvidenceMissing(f"{part.key}: {error}") from error
+        state = await asyncio.to_thread(maker.state, base.stage)
+        await asyncio.to_thread(check_own_start, self.spec, own.miner, own.commit, state, rest)
+        self._own[key] = state
+        return state
+
+    async def _outer_state(self, base: Base) -> tuple[OuterState, str]:
+        """A base, and the root of what is in it besides its start (`BaseRoots.rest`)."""
+        at = (base.epoch, base.stage)
+        found = self._outer.get(at)
+        if found is None:
+            found = await self._read_base(base)
+            if self.spec.overlaps:  # own starts of all its replicas are made of it
+                self._outer[at] = found
+        return found
+
+    async def _read_base(self, base: Base) -> tuple[OuterState, str]:
+        epoch, stage, record = base.epoch, base.stage, base.record
         what = f"the base of epoch {epoch}, stage {stage}"
         init = self.spec.init
         if epoch == 0 and init is None:
             outer = await asyncio.to_thread(initial_base, self.spec, stage)
-            digest = await asyncio.to_thread(base_digest, self.spec, outer)
-            if record is not None and record.digest != digest:
+            roots = await asyncio.to_thread(base_roots, self.spec, outer)
+            if record is not None and record.digest != roots.digest:
                 raise EvidenceMissing(
                     f"the recorded base of stage {stage} is not the one that the seed gives"
                 )
@@ -88,12 +139,10 @@ class Evidence(RecordReader):
             except PartError as error:
                 raise EvidenceMissing(f"{what}: {error}") from error
             pinned = record.digest if epoch or init is None else init.digests[stage]
-            digest = await asyncio.to_thread(base_digest, self.spec, outer)
-            if not digest == record.digest == pinned:
+            roots = await asyncio.to_thread(base_roots, self.spec, outer)
+            if not roots.digest == record.digest == pinned:
                 raise EvidenceMissing(f"{what}, has another digest than recorded")
-        state = StageState(named_weights(self.spec, stage, outer.weights))
-        self._bases[epoch, stage] = state
-        return state
+        return outer, roots.rest
 
     async def _base_parts(self, epoch: int, stage: int) -> tuple[StoredObject, ...]:
         try:

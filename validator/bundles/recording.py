@@ -83,10 +83,10 @@ async def read_again(evidence: Evidence, done: Iterable[jobs.Job]) -> None:
         with suppress(EvidenceMissing, MinerFault, Undelivered):  # as the audit may have ended
             match job:
                 case jobs.FetchBase():
-                    await evidence.base(job.base)
+                    await evidence.start(job.base)
                 case jobs.LoadBase() | jobs.LoadSnapshot() | jobs.CompareState() | jobs.HashDelta():
                     if isinstance(job, jobs.LoadBase | jobs.HashDelta):
-                        await evidence.base(job.base)
+                        await evidence.start(job.base)
                     if (snapshot := _snapshot_of(job)) is not None:
                         await evidence.snapshot(snapshot)
                     if isinstance(job, jobs.HashDelta) and job.feedback is not None:
@@ -116,13 +116,14 @@ async def _read_merge(evidence: Evidence, job: jobs.ReplayMerge | jobs.RemakeBas
 
 
 def parts_of(spec: RunSpec, job: jobs.Job) -> tuple[StoredObject, ...]:
-    """The parts of a base, and of the merge that it is made again by, that a job reads."""
+    """The parts that a job reads of a base, of the merge that it is made again by, and of an own start."""
     if not isinstance(job, jobs.FetchBase | jobs.LoadBase | jobs.HashDelta | jobs.RemakeBase):
         return ()
     record = job.base.record
     from_seed = job.base.epoch == 0 and spec.init is None
     parts = () if record is None or from_seed else record.parts
-    return parts + (job.merged if isinstance(job, jobs.RemakeBase) else ())
+    own = () if job.base.own is None else job.base.own.parts
+    return parts + own + (job.merged if isinstance(job, jobs.RemakeBase) else ())
 
 
 def delivered_of(done: Iterable[jobs.Job]) -> tuple[form.Delivered, ...]:

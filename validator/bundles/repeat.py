@@ -35,6 +35,7 @@ from validator.bundles.demands import Demand, demand_of
 from validator.bundles.form import MANIFEST, SPEC, Manifest, receipts_name, tokens_bytes
 from validator.bundles.outside import Outside, Repeated
 from validator.bundles.playback import Playback
+from validator.bundles.recording import delivered_of
 from validator.core import jobs
 from validator.core.all_receipts import check_receipts
 from validator.core.audit import Audit
@@ -236,14 +237,23 @@ class _Repeating:
                 | jobs.FetchVerdicts()
             ):
                 raise AssertionError(f"an audit has no {type(job).__name__}")
+            case jobs.FetchBase() | jobs.LoadBase() | jobs.HashDelta() if job.base.own is not None:
+                before = job.base.epoch
+                self._assume(f"that the record of epoch {before} has what {self._hotkey} contributed as here")
+                return await self._delivered(job)
             case jobs.LoadSnapshot() | jobs.LoadBase() | jobs.CompareState() | jobs.HashDelta():
-                try:
-                    return await self._auditor.run(job)
-                except MinerFault:
-                    self._assume(f"that {self._hotkey} delivered the snapshot that is in the file")
-                    raise
+                return await self._delivered(job)
             case _:
                 return await self._auditor.run(job)
+
+    async def _delivered(self, job: jobs.AuditJob) -> object:
+        """The answer of a job that reads what the miner delivered."""
+        try:
+            return await self._auditor.run(job)
+        except MinerFault:
+            if delivered_of([job]):
+                self._assume(f"that {self._hotkey} delivered the snapshot that is in the file")
+            raise
 
     def _asked(self, effect: Effect) -> None:
         """Decide what is asked for: what the miner delivered is in the bundle."""

@@ -15,7 +15,7 @@ from iota.wire.receipt_form import input_headers
 from validator.core import jobs, results
 from validator.core.deliveries import Awaited, Deliveries, Piece
 from validator.core.facts import TransportFailed
-from validator.core.jobs import Base, OpInputs, Script, Shown
+from validator.core.jobs import Base, OpInputs, OwnStart, Script, Shown
 from validator.core.receipt_checks import begins_with
 from validator.core.results import (
     EvidenceMissing,
@@ -70,6 +70,18 @@ def _life(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> LifeRecord:
     return sealed.life(hotkey, next(r for r in sealed.receipts[hotkey] if r.seq == task.seq))
 
 
+def started_with(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> Base:
+    """What a life began with: the anchor, or its own start from it, by its first COMMIT."""
+    stage = sealed.miners[hotkey].stage
+    anchor, first = sealed.anchor(stage), sealed.first_commit(hotkey, life)
+    base = Base(sealed.spec.anchor(sealed.epoch), stage, anchor)
+    if not life.began or first is None or first.commitment is None:
+        return base
+    if anchor is not None and first.commitment.base == anchor.digest:
+        return base
+    return replace(base, own=OwnStart(hotkey, first, life.began))
+
+
 def _segment(sealed: SealedEpoch, hotkey: str, task: AuditTask) -> Segment:
     return next(segment for segment in sealed.segments(hotkey) if segment.seq == task.seq)
 
@@ -92,7 +104,7 @@ class Audit:
         self._spec, self._sealed, self._hotkey, self._task = sealed.spec, sealed, hotkey, task
         self._deliveries = deliveries
         self._miner, self._life = sealed.miners[hotkey], _life(sealed, hotkey, task)
-        self._base = Base(sealed.epoch, self._miner.stage, sealed.base(self._miner.stage))
+        self._base = started_with(sealed, hotkey, self._life)
         self._commits = {receipt.version: receipt for receipt in sealed.commits(hotkey, self._life)}
         own = [r for r in sealed.receipts[hotkey] if r.kind is not OpKind.MERGE]
         devices = {r.device for r in own if sealed.life(hotkey, r) is self._life}

@@ -17,6 +17,7 @@ from validator.core.containment import contained
 from validator.core.deliveries import Awaited, Deliveries, Piece
 from validator.core.draw import draw
 from validator.core.effects import Effect, Log, Say
+from validator.core.epoch_before import EpochBefore, check_follows, epoch_before
 from validator.core.facts import Expired, RecordBroken, RecordGone, TransportFailed
 from validator.core.flags import flagged
 from validator.core.heldout import heldout_of
@@ -25,7 +26,6 @@ from validator.core.jobs import Script, Wait
 from validator.core.merges import MergeAudits
 from validator.core.order import Group, audit_groups
 from validator.core.pool import is_narrower
-from validator.core.receipt_checks import check_carried, ended_with
 from validator.core.results import EvidenceMissing, Result, inconclusive, result_of
 from validator.core.sealed import SealBroken, SealedEpoch
 from validator.core.segments import Draws
@@ -94,7 +94,7 @@ class EpochAudit:
             if sealed is None:
                 return
             if isinstance(sealed, SealedEpoch):
-                self._history.ended = {self.epoch: ended_with(sealed)}
+                self._history.ended = {self.epoch: epoch_before(sealed)}
                 self._flagged = yield from flagged(sealed, self._history, self._emit)
             self.activity = f"epoch {self.epoch}: waiting for block {self._seal.block}"
             block_hash: str = yield jobs.AwaitBlock(self._seal.block)
@@ -131,9 +131,9 @@ class EpochAudit:
         """The sealed epoch, or why it cannot be audited; None where the sealed record is not to be had."""
         try:
             sealed: SealedEpoch = yield jobs.FetchRecord(self._seal)
-            ended = self._history.ended.get(self.epoch - 1) if self.epoch else {}
-            if ended is not None:
-                check_carried(self._spec, sealed.record, ended)
+            before = yield from self._before(sealed)
+            if before is not None:
+                check_follows(self._spec, sealed.record, before)
         except RecordGone:
             self._log("its audits are closed already")
             return None
@@ -145,6 +145,24 @@ class EpochAudit:
             self._log(f"refused, and no link is revealed for it: {broken}", error=True)
             return None
         return sealed
+
+    def _before(self, sealed: SealedEpoch) -> Script[EpochBefore | None]:
+        """What the epoch may begin with. Where this process has not read the record that says it, it is
+        fetched if the epoch has own starts, and else None.
+
+        Raises RecordBroken where it cannot be had: nobody can be held to an own start by one record.
+        """
+        if self.epoch == 0:
+            return EpochBefore()
+        known = self._history.ended.get(self.epoch - 1)
+        if known is not None or not any(life.began for miner in sealed.record.miners for life in miner.lives):
+            return known
+        try:
+            _, past = yield jobs.FetchPast(self.epoch - 1)
+        except (EvidenceMissing, TransportFailed) as error:
+            reason = f"the record of epoch {self.epoch - 1}, which it follows, is not to be had: {error}"
+            raise RecordBroken(reason, sealed.record.miners) from error
+        return epoch_before(past)
 
     def say_done(self) -> None:
         """Report that the verdicts of the epoch are filed, and that what was heard of others is examined."""

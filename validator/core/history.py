@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from iota.spec import RunSpec
+from validator.core.epoch_before import EpochBefore
 from validator.core.op_times import Rates
-from validator.core.receipt_checks import Ended
 from validator.core.segments import Drawable, window_start
 
 
@@ -27,8 +26,8 @@ class History:
     """What the public draws follow from of those epochs of the newest window whose work is known."""
     pooled: set[int] = field(default_factory=set)
     """Epochs of which the verdicts of other validators are known."""
-    ended: dict[int, Mapping[str, frozenset[Ended]]] = field(default_factory=dict)
-    """Of the newest epoch whose record this process has read: `receipt_checks.ended_with`."""
+    ended: dict[int, EpochBefore] = field(default_factory=dict)
+    """Of the newest epoch whose record this process has read: what the one after it may begin with."""
     rates: dict[int, Rates] = field(default_factory=dict)
     """By epoch, of the last `audit.window` that this process has audited; in no database."""
 

@@ -23,13 +23,26 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
+class OwnStart:
+    """What makes a replica's own start of a base (`iota.outer.own_start`)."""
+
+    miner: str
+    commit: Receipt
+    """Its first COMMIT, which commits to it."""
+    parts: tuple[StoredObject, ...]
+    """What the miner contributed to the merge of the epoch before, which the base's outer step takes."""
+
+
+@dataclass(frozen=True)
 class Base:
-    """The base that a stage's replicas began an epoch with."""
+    """The base that a stage's replicas began an epoch with, or one of them with its own start from it."""
 
     epoch: int
+    """Its number."""
     stage: int
     record: BaseRecord | None
     """None if the epoch's record holds none."""
+    own: OwnStart | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +150,7 @@ class FetchVerdicts:
 
 @dataclass(frozen=True)
 class FetchBase:
-    """Fetch a base and check it against its record. No answer."""
+    """Fetch a base, or an own start from it, and check it. No answer. Fails with MinerFault as `LoadBase`."""
 
     base: Base
 
@@ -182,7 +195,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class LoadBase:
-    """Start a replay from a base as weight version `version`. Answer: the Profile of its comparisons."""
+    """Start a replay from a base as weight version `version`. Answer: the Profile of its comparisons.
+
+    Fails with MinerFault if an own start is not what its miner committed to.
+    """
 
     base: Base
     version: int
@@ -277,7 +293,7 @@ class CompareState:
 
 @dataclass(frozen=True)
 class HashDelta:
-    """Encode the pseudo-gradient from a base to a version's weights. Answer: Encoded.
+    """Encode the pseudo-gradient from a base or own start to a version's weights. Answer: Encoded.
 
     Without a snapshot these are the newest weights of the replay. Fails with MinerFault if the snapshot's
     weights, or the feedback, are not those that the miner committed to.

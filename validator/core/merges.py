@@ -75,7 +75,7 @@ class MergeAudits:
 
     def _charged(self, at: At) -> list[LeftOutRecord]:
         """Who is judged by this part. To go against the others is no fault; mergers are judged even so."""
-        return [accused for accused in self._accused[at] if accused.why is not LeftOut.OPPOSED]
+        return [accused for accused in self._accused[at] if not accused.why.is_sound]
 
     def base_tasks(self) -> list[tuple[str, AuditTask]]:
         """The (hotkey, task) that making the next base again decides."""

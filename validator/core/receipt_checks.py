@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
 from iota.model.layout import run_shapes
 from iota.model.moment_layout import moment_bytes
 from iota.protocol.merkle import EMPTY, zeros_root
 from iota.protocol.receipts import Commitment, Receipt
-from iota.protocol.records import EpochRecord, LifeRecord
-from iota.spec import RunSpec, StateRule
+from iota.protocol.records import LifeRecord
+from iota.spec import RunSpec
 from validator.core.results import MinerFault
-from validator.core.sealed import SealBroken, SealedEpoch
+from validator.core.sealed import SealedEpoch
 
 MOVING_NORM: Final = 1e-3
 """L2 norm of a gradient that no optimizer's update loses in rounding. A neighbour can send less, or zeros."""
@@ -26,17 +25,20 @@ def false_commit(sealed: SealedEpoch, hotkey: str) -> MinerFault | None:
     """The first COMMIT, in any life, that the record or the others refute.
 
     A life begins with the base: the roots of its weights and of the base's momentum give the base's digest.
-    Its moments and its error feedback are zero, or those that the record has it carry. STEPs with a gradient
-    move the weights.
+    One that may have begun with its own start is held to that by who has fetched what it is made of. Its
+    moments and its error feedback are zero, or those that the record has it carry. STEPs with a gradient move
+    the weights. A void life is held to nothing, since nothing of it counts.
     """
-    base = sealed.base(sealed.miners[hotkey].stage)
+    anchor = sealed.anchor(sealed.miners[hotkey].stage)
     for life in sealed.miners[hotkey].lives:
+        if life.void:
+            continue
         commits = [receipt for receipt in sealed.commits(hotkey, life) if receipt.commitment is not None]
-        if commits and base is not None:
+        if commits and anchor is not None and not life.began:
             found = _of(commits[0]).base or EMPTY
-            if found != base.digest:
+            if found != anchor.digest:
                 reason = "it committed to other weights than those of the base, where it began with them"
-                return MinerFault(hotkey, commits[0].seq, reason, expected=base.digest, found=found)
+                return MinerFault(hotkey, commits[0].seq, reason, expected=anchor.digest, found=found)
         if commits and (fault := _false_moments(sealed, hotkey, life, commits[0])) is not None:
             return fault
         if commits and (fault := _false_feedback(sealed, hotkey, life, commits[0])) is not None:
@@ -57,8 +59,13 @@ def begins_with(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> str | Non
 
     One whose pseudo-gradient was not merged has none either: that seal need not hold its last COMMIT.
     """
-    miner = sealed.miners[hotkey]
-    return miner.moments if life is miner.lives[0] else None
+    return sealed.miners[hotkey].moments if _carries(sealed, hotkey, life) else None
+
+
+def _carries(sealed: SealedEpoch, hotkey: str, life: LifeRecord) -> bool:
+    """Whether a life may go on with moments and error feedback; with overlap by its own start alone."""
+    own = bool(life.began) or not sealed.spec.overlaps
+    return own and life is sealed.miners[hotkey].lives[0]
 
 
 def zero_moments_root(spec: RunSpec, stage: int) -> str:
@@ -80,51 +87,11 @@ def _false_moments(sealed: SealedEpoch, hotkey: str, life: LifeRecord, first: Re
 def _false_feedback(sealed: SealedEpoch, hotkey: str, life: LifeRecord, first: Receipt) -> MinerFault | None:
     """None is right too where it has any: it may have lost its disk."""
     miner, found = sealed.miners[hotkey], _of(first).feedback
-    carried = miner.feedback if life is miner.lives[0] else None
+    carried = miner.feedback if _carries(sealed, hotkey, life) else None
     if found in (EMPTY, carried):
         return None
     reason = "the error feedback that it began the epoch with is not what it ended the last one with"
     return MinerFault(hotkey, first.seq, reason, expected=carried or EMPTY, found=found)
-
-
-class Ended(NamedTuple):
-    """What a life's last COMMIT of an epoch may carry into the next one, as roots."""
-
-    moments: str
-    feedback: str
-
-
-def ended_with(sealed: SealedEpoch) -> dict[str, frozenset[Ended]]:
-    """Contributor to the merges of an epoch -> what its lives ended it with."""
-    last, found = sealed.spec.schedule.steps, {}
-    for hotkey in {delta.miner for delta in sealed.record.deltas}:
-        lives = (sealed.commits(hotkey, life) for life in sealed.miners[hotkey].lives)
-        ends = (_of(c[-1]) for c in lives if c and c[-1].version == last)
-        found[hotkey] = frozenset(Ended(end.moments, end.feedback) for end in ends)
-    return found
-
-
-def check_carried(spec: RunSpec, record: EpochRecord, ended: Mapping[str, frozenset[Ended]]) -> None:
-    """Raise SealBroken unless a record gives moments and error feedback to who contributed to the merge
-    before, their own.
-
-    Else the orchestrator could admit a miner with its moments, and seal that it has none: its first COMMIT
-    would look like its own lie.
-
-    Args:
-        ended: `ended_with` of the epoch before; empty for the first epoch of a run.
-    """
-    for what, carries in (
-        ("moments", spec.optimizer.state is StateRule.CARRY),
-        ("feedback", spec.outer.codec.has_feedback),
-    ):
-        for miner in record.miners:
-            known, named = ended.get(miner.hotkey) if carries else None, getattr(miner, what)
-            if named is None and known is not None:
-                told = f"contributed to the last merge, and the record has it carry no {what}"
-                raise SealBroken(f"{miner.hotkey} {told}")
-            if named is not None and named not in {getattr(end, what) for end in known or ()}:
-                raise SealBroken(f"{miner.hotkey} did not end the epoch before with the {what} named")
 
 
 def _moves(sealed: SealedEpoch, hotkey: str, step: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 
 from iota.console.counts import counted
 from iota.identity.certificates import certificate_fault
-from iota.objects import part_count
+from iota.objects import DeltaKey, max_bytes, part_count
 from iota.protocol.plans import WholePlan
 from iota.protocol.records import EpochRecord, MinerRecord
 from iota.spec import RunSpec
@@ -34,6 +34,7 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
         _below(f"{miner.hotkey}: stage", miner.stage, stages)
         for life in miner.lives:
             _below(f"{miner.hotkey}: joined at step", life.joined, steps + 1)
+        _check_starts(spec, record.epoch, miner)
     for reroute in record.reroutes:
         _below("a re-route: stage", reroute.stage, stages)
         _below("a re-route: step", reroute.step, steps)
@@ -63,6 +64,24 @@ def check_record(spec: RunSpec, record: EpochRecord) -> None:
     _each_once("pseudo-gradient", (delta.miner for delta in record.deltas))
     for delta in record.deltas:
         _parts(spec, f"the pseudo-gradient of {delta.miner}", delta.stage, len(delta.parts))
+
+
+def _check_starts(spec: RunSpec, epoch: int, miner: MinerRecord) -> None:
+    """Raise SealBroken for an own start of another life than the first, or of other objects than the
+    miner's contribution to the merge before, and for a void life that has one.
+    """
+    first, overlaps = miner.lives[0], spec.overlaps
+    if any(life.began or life.void for life in (miner.lives[1:] if overlaps and epoch else miner.lives)):
+        raise SealBroken(f"{miner.hotkey} has an own start in a life that has none")
+    if first.void and first.began:
+        raise SealBroken(f"{miner.hotkey} has a void life that counts")
+    if not first.began:
+        return
+    _parts(spec, f"the own start of {miner.hotkey}", miner.stage, len(first.began))
+    for number, stored in enumerate(first.began):
+        key = DeltaKey(spec.id, epoch - 1, miner.stage, miner.hotkey, number)
+        if stored.key != str(key) or stored.size > max_bytes(spec, key, miner.stage):
+            raise SealBroken(f"{miner.hotkey} has an own start of {stored.key}, which is none of its own")
 
 
 def check_receipt_counts(spec: RunSpec, record: EpochRecord, plans: Sequence[WholePlan]) -> None:

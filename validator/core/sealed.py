@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 
-from iota.identity.signatures import signing_bytes, verify
 from iota.protocol.frames import StoredObject
 from iota.protocol.merkle import EMPTY, merkle_root
 from iota.protocol.plans import WholePlan
@@ -19,12 +18,12 @@ from iota.protocol.receipts import (
     Receipt,
     counted_digest,
 )
-from iota.protocol.records import MAX_WORDS, BaseRecord, EpochRecord, LifeRecord, MinerRecord, Word
-from iota.protocol.words import WORD_DOMAIN, signed_word
+from iota.protocol.records import BaseRecord, EpochRecord, LifeRecord, Word
 from iota.spec import RunSpec
 from validator.core.merge_records import merges_fault
 from validator.core.record_checks import SealBroken, check_lives, check_owner
 from validator.core.results import MinerFault
+from validator.core.signed_words import signed_words
 
 __all__ = ["SealBroken", "SealedEpoch", "Segment", "stage_ops"]
 
@@ -78,11 +77,10 @@ class SealedEpoch:
         self.receipts = {hotkey: tuple(given) for hotkey, given in receipts.items()}
         chains = {hotkey: receipts[hotkey] for hotkey in sorted(receipts) if receipts[hotkey]}
         roots = {h: merkle_root([r.content_digest() for r in chain]) for h, chain in chains.items()}
-        count = sum(map(len, chains.values()))
+        count = record.receipts if part else sum(map(len, chains.values()))
         for miner in record.miners if part else ():
             if miner.hotkey not in receipts and miner.receipts != EMPTY:
                 roots[miner.hotkey] = miner.receipts
-                count += miner.last_receipt - miner.first_receipt + 1
         sealed = (record.receipts, record.root, {m.hotkey: m.receipts for m in record.miners})
         every = {m.hotkey: roots.get(m.hotkey, EMPTY) for m in record.miners}
         if (count, merkle_root([roots[hotkey] for hotkey in sorted(roots)]), every) != sealed:
@@ -113,11 +111,7 @@ class SealedEpoch:
         }
         self._settled = self._settlements()
         self._gave = {delta.miner for delta in record.deltas}
-        self._words: dict[str, list[Word]] = {}
-        for word in record.words:
-            said = self._words.setdefault(word.hotkey, [])
-            if len(said) < MAX_WORDS and self._is_word(word):
-                said.append(word)
+        self._words = signed_words(spec, record.epoch, self.miners, record.words)
         self._by_name: dict[str, dict[OpKey, Receipt]] = {}
         for hotkey, given in self.receipts.items():
             named = self._by_name.setdefault(hotkey, {})
@@ -232,13 +226,16 @@ class SealedEpoch:
         return receipt.attempt == paid
 
     def _own_ops(self, hotkey: str) -> list[Receipt]:
+        """Receipts of ops that the miner was given, without those of lives that count for nothing."""
         miner = self.miners[hotkey]
+        unknown = [life for life in miner.lives if not self.knows_start(hotkey, life)]
         kinds = stage_ops(miner.stage, self.spec.layout.stages)
         return [
             receipt
             for receipt in self._by_name.get(hotkey, {}).values()
             if receipt.kind in kinds
             and receipt.stage == miner.stage
+            and not (unknown and self.life(hotkey, receipt) in unknown)
             and self.owner(receipt.step, receipt.microbatch, receipt.attempt, miner.stage) == hotkey
         ]
 
@@ -257,9 +254,12 @@ class SealedEpoch:
     def words(self, hotkey: str) -> tuple[Word, ...]:
         """The words of a miner's last life that it has signed, as many as a record may hold of one.
 
-        The weights that an earlier life spoke of are lost, so that nothing shows whether it was true.
+        The weights that an earlier life spoke of are lost, so that nothing shows whether it was true. Nor is
+        it of one of which nobody knows with what it began.
         """
-        return tuple(self._words.get(hotkey, ()))
+        if hotkey in self._words and not self.knows_start(hotkey, self.last_life(hotkey)):
+            return ()
+        return self._words.get(hotkey, ())
 
     # ---- steps ---------------------------------------------------------------------------------
 
@@ -307,16 +307,18 @@ class SealedEpoch:
     def segments(self, hotkey: str) -> tuple[Segment, ...]:
         """The miner's segments in order: those of its last life, since only their states can be shown."""
         if hotkey not in self._segments:
-            commits = self.commits(hotkey, self.last_life(hotkey))
+            last = self.last_life(hotkey)
+            commits = [] if last.void else self.commits(hotkey, last)
             self._segments[hotkey] = tuple(
                 Segment(start.version, end.version, end.seq) for start, end in pairwise(commits)
             )
         return self._segments[hotkey]
 
     def has_stepped(self, hotkey: str) -> bool:
-        """Whether the miner's last life has committed to the epoch's last version."""
-        commits = self.commits(hotkey, self.last_life(hotkey))
-        return bool(commits) and commits[-1].version == self.spec.schedule.steps
+        """Whether the miner's last life counts, and has committed to the epoch's last version."""
+        last = self.last_life(hotkey)
+        commits = self.commits(hotkey, last)
+        return not last.void and bool(commits) and commits[-1].version == self.spec.schedule.steps
 
     def last_life(self, hotkey: str) -> LifeRecord:
         """The newest of the miner's lives: the one that its pseudo-gradient and its snapshots are of."""
@@ -347,23 +349,29 @@ class SealedEpoch:
         """Parts of the pseudo-gradient that this miner contributed to the merge; None if it did not."""
         return next((d.parts for d in self.record.deltas if d.miner == hotkey), None)
 
+    def anchor(self, stage: int) -> BaseRecord | None:
+        """The record of the base that the stage's replicas began the epoch from; None if there is none."""
+        return self._base(self.spec.anchor(self.epoch), stage)
+
     def base(self, stage: int) -> BaseRecord | None:
-        """The record of the base that the stage began the epoch with; None if there is none."""
-        bases = self.record.bases
-        return next((base for base in bases if (base.epoch, base.stage) == (self.epoch, stage)), None)
+        """The record of the base that the epoch's merge is applied to; None if there is none."""
+        return self._base(self.epoch, stage)
 
     def next_base(self, stage: int) -> BaseRecord | None:
         """The record of the base that the stage's replicas made of this epoch; None if there is none."""
-        bases = self.record.bases
-        return next((base for base in bases if (base.epoch, base.stage) == (self.epoch + 1, stage)), None)
+        return self._base(self.epoch + 1, stage)
 
-    def _is_word(self, word: Word) -> bool:
-        """Whether a miner of this epoch has signed the word; the orchestrator cannot make one up."""
-        miner = self.miners.get(word.hotkey)
-        fits = miner is not None and (word.epoch, word.stage) == (self.epoch, miner.stage)
-        signed = signing_bytes(WORD_DOMAIN, signed_word(self.spec.id, word.epoch, word.step, word.microbatch))
-        known = miner is not None and _first_known(miner) <= word.step < self.spec.schedule.steps
-        return fits and known and verify(signed, bytes.fromhex(word.signature), word.hotkey)
+    def _base(self, number: int, stage: int) -> BaseRecord | None:
+        bases = self.record.bases
+        return next((base for base in bases if (base.epoch, base.stage) == (number, stage)), None)
+
+    def knows_start(self, hotkey: str, life: LifeRecord) -> bool:
+        """Whether a life counts, and its first COMMIT says what it began with if that may be two things."""
+        return not life.void and (not life.began or self.first_commit(hotkey, life) is not None)
+
+    def first_commit(self, hotkey: str, life: LifeRecord) -> Receipt | None:
+        """The COMMIT with which a life began; None if it has none."""
+        return self._commits_of(hotkey).get(life, {}).get(life.joined)
 
     def _assignments(self) -> dict[tuple[int, int, int, int], str]:
         """(step, microbatch, attempt, stage) -> hotkey, from plans and re-routes."""
@@ -389,8 +397,3 @@ class SealedEpoch:
         """(step, microbatch) of the microbatches that every stage counts."""
         stages = Counter((step, microbatch) for step, microbatch, _ in self._counting)
         return {name for name, found in stages.items() if found == self.spec.layout.stages}
-
-
-def _first_known(miner: MinerRecord) -> int:
-    """The first step of which only the last life can have spoken: an earlier one may have begun its last."""
-    return miner.lives[-1].joined + (len(miner.lives) > 1)

@@ -16,15 +16,16 @@ def checked_receipts(
 ) -> list[Receipt]:
     """The miner's receipts of the epoch, from its signed batches.
 
-    Raises SealBroken for a bad signature, a broken chain, a gap, or a receipt of another epoch.
+    Raises SealBroken for a bad signature, a broken chain, a gap, or an end of another epoch. Between its ends
+    others may have receipts, as a MERGE of the epoch before.
     """
     chain = signed_chain(run, miner.hotkey, batches)
-    own = [r for r in chain if miner.first_receipt <= r.seq <= miner.last_receipt]
-    if len(own) != miner.last_receipt - miner.first_receipt + 1:
+    there = [r for r in chain if miner.first_receipt <= r.seq <= miner.last_receipt]
+    if len(there) != miner.last_receipt - miner.first_receipt + 1:
         raise SealBroken(f"receipts of {miner.hotkey} are missing")
-    if any(r.epoch != epoch for r in own):
+    if there and {there[0].epoch, there[-1].epoch} != {epoch}:
         raise SealBroken(f"a receipt of {miner.hotkey} is of another epoch")
-    return own
+    return [r for r in there if r.epoch == epoch]
 
 
 def signed_chain(run: str, hotkey: str, batches: Sequence[ReceiptBatch]) -> list[Receipt]:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from iota.objects import DeltaKey
-from iota.objects.delta_sizes import SPARSE_CHUNK, SPARSE_KEPT
+from iota.objects.delta_sizes import SPARSE_KEPT
 from iota.outer.error_feedback import feedback_leaf, feedback_root, read_feedback, write_feedback
 from iota.protocol.messages import Delta
 from iota.spec import OuterCodec, RunSpec
@@ -57,11 +57,11 @@ def scaled() -> None:
 
 
 def one_chunk() -> None:
-    """All of its pseudo-gradient's norm in the first 4,096 elements."""
+    """All of its pseudo-gradient's norm in the first elements, as many as `sparse` sends of a chunk."""
 
     def gathered(spec: RunSpec, stage: int, delta: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
         made = np.zeros_like(delta)
-        made[:SPARSE_CHUNK] = np.linalg.norm(delta) / np.sqrt(SPARSE_CHUNK)
+        made[:SPARSE_KEPT] = np.linalg.norm(delta) / np.sqrt(SPARSE_KEPT)
         return made
 
     change: DeltaChange = gathered

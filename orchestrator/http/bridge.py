@@ -94,10 +94,12 @@ class BridgeCalls:
         self._writer(call.hotkey)
         request = parse(WatchRequest, call.body)
         end = time.monotonic() + min(request.wait_s, self._wait_s)
+        at = request.revision
         while True:
-            found = changes_after(self._bridge, request.prefix, request.revision, trusted=True)
+            found = changes_after(self._bridge, request.prefix, at, trusted=True)
             if found.snapshot or found.changes or not await self._waits.changed(end - time.monotonic()):
                 return watch_text(found)
+            at = found.revision  # each change is looked at once, also where it is another prefix's
 
     # ---- open ----------------------------------------------------------------------------------
 

@@ -17,7 +17,9 @@ from iota.client.orchestrator import UntrustedAnswer
 from iota.identity.keys import Hotkey
 from iota.protocol.bridge import MAX_PAGE, Check, Set, WatchReply, WriteRequest, WriteRule
 from iota.protocol.problems import Problem, ProblemType
+from orchestrator.bridge import Bridge, changes_after
 from orchestrator.bridge.bridge import MAX_CHANGES
+from orchestrator.bridge.reading import Changes
 from tests.support.orchestrators import ORCHESTRATOR, Running, node, orchestrator, raw, signed
 
 STRANGER = Hotkey.from_seed(b"s" * 32)
@@ -301,3 +303,29 @@ async def test_an_unsigned_write_is_refused(tmp_path: Path) -> None:
     async with orchestrator(tmp_path / "j") as running:
         status, problem, _ = await raw(running, "/v1/bridge/write")
         assert (status, problem["type"]) == (401, "urn:iota:problem:unsigned")
+
+
+async def test_a_waiting_watcher_looks_at_each_change_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def changes(bridge: Bridge, prefix: str, revision: int | None, *, trusted: bool) -> Changes:
+        asked.append(revision)
+        return changes_after(bridge, prefix, revision, trusted=trusted)
+
+    async with orchestrator(tmp_path / "j") as running, operator(running) as boss:
+        first = await boss.set("b", 0)
+        monkeypatch.setattr("orchestrator.http.bridge.changes_after", changes)
+        waiting = asyncio.ensure_future(anext(boss.watch("a", first)))
+        others = []
+        for value in range(3):
+            while len(asked) <= value:
+                await asyncio.sleep(0.01)
+            others.append(await boss.set("b", value + 1))
+        while len(asked) < 4:
+            await asyncio.sleep(0.01)
+        last = await boss.set("a", 1)
+        found = await asyncio.wait_for(waiting, 10)
+        assert ([change.name for change in found.changes], found.revision) == (["a"], last)
+    assert asked[:4] == [first, *others]

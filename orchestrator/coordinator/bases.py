@@ -9,6 +9,7 @@ from iota.protocol.events import BaseAssign, MergeReady
 from iota.protocol.frames import StoredObject
 from iota.protocol.messages import BaseStored, Ready
 from iota.protocol.records import BaseRecord
+from orchestrator.coordinator import patience
 from orchestrator.coordinator.base_table import Claims, StageEpoch
 from orchestrator.coordinator.entries import BaseMade
 from orchestrator.coordinator.member import Member
@@ -84,12 +85,12 @@ def settle_bases(run: RunState) -> None:
     """Decide the digest of each claimed base, and accept the replicas that hold it.
 
     Claims decide where every owner with a voice claims the same, or two with work do and the others say
-    nothing until the deadline: who is first decides nothing, and the run waits for the others in any case.
+    nothing until the deadline, which is short where all of them were slow of late: who is first decides nothing, and the run waits for the others in any case.
     Else the orchestrator makes the base (`disputed_bases`), however many workers claim another. So it always
     does with base 0, which has no work before it.
     """
     changed, run.changed.claims = run.changed.claims, {}
-    late = [] if run.store_away_since is not None else _overdue(run, run.bases.disputed)
+    late = [] if run.store_away_since is not None else _overdue(run, run.bases.disputed) + _slow_alone(run)
     for at in sorted({*changed, *late}):
         claims = run.bases.claims.get(at)
         if claims is None:
@@ -184,6 +185,36 @@ def _overdue(run: RunState, waiting: Waiting[StageEpoch], vectors: int = 1) -> l
     return [at for at in found if run.now > waiting.since(at) + transfer_limit_s(run, at[1], vectors)]
 
 
+def _slow_alone(run: RunState) -> list[StageEpoch]:
+    """Claimed bases on which nobody is silent but owners who were slow of late, after a short time."""
+    disputed = run.bases.disputed if run.slow_givers else ()
+    return [
+        at
+        for at in disputed
+        if run.now > run.bases.disputed.since(at) + patience.SHORT[0]
+        and not _is_awaited(run, at, run.bases.claims[at], slow=False)
+    ]
+
+
+def are_awaited(run: RunState, stage: int) -> bool:
+    """Whether the merge under way waits for replicas of a stage that hold the base before it, and not its own.
+
+    That is until the deadline, and shortly for who was slow of late. Who took part in the epoch and is late
+    while half of the stage is not is `silent`.
+    """
+    epoch = run.merging_epoch()
+    number = epoch.epoch
+    if not run.roster.holding(stage, number):
+        return False
+    missing = (m for m in run.roster.stages[stage] if m.live and m.ready_epoch == number)
+    if run.now > epoch.merged_at + transfer_limit_s(run, stage):
+        if run.roster.holding(stage, number) <= run.roster.holding(stage, number + 1):
+            epoch.silent += [member for member in missing if member.hotkey in epoch.lives]
+        return False
+    soon = run.now <= epoch.merged_at + patience.SHORT[0]
+    return soon or any(not patience.is_slow(run, member) for member in missing)
+
+
 def _inputs(run: RunState, epoch: int, stage: int) -> BaseInputs | None:
     """What the base is made of; None while that is not stored."""
     if epoch == 0:
@@ -237,10 +268,10 @@ def _agreed(claims: Claims, awaited: bool) -> str | None:
     return digest if sum(owners.values()) >= (2 if awaited else 1) else None
 
 
-def _is_awaited(run: RunState, at: StageEpoch, claims: Claims) -> bool:
-    """Whether a live replica has a voice whose owner has not claimed the base."""
+def _is_awaited(run: RunState, at: StageEpoch, claims: Claims, *, slow: bool = True) -> bool:
+    """Whether a live replica has a voice whose owner has not claimed the base; `slow`: or was slow of late."""
     claiming = {owner for owners in claims.votes.values() for owner in owners}
-    live = (m for m in run.miners(at[1]) if m.live)
+    live = (m for m in run.miners(at[1]) if m.live and (slow or not patience.is_slow(run, m)))
     return any(_has_voice(run, m, at[0]) and m.owner not in claiming for m in live)
 
 

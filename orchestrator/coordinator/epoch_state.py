@@ -337,6 +337,8 @@ class EpochState:
     """miner -> its stage, of every miner that took part."""
     withdrawn: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """miner -> microbatches that were taken from it because it was lost or late."""
+    silent: list[Member] = field(default_factory=list)
+    """Replicas that did not make the next base by the deadline, and count as slow once the merge is over."""
     merged_at: float = 0.0
     """Time at which the merges of all stages were ready; 0 before."""
     merged_block: int | None = None

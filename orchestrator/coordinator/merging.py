@@ -168,6 +168,8 @@ def deadlines(run: RunState) -> list[float | None]:
     bases += [(at, made) for at, made in run.bases.made.items() if at[0] == epoch.epoch + 1]
     times += [since + transfer_limit_s(run, stage) for (_, stage), since in bases]
     times += [epoch.merged_at + transfer_limit_s(run, stage) for stage in run.changed.behind]
+    claimed = [run.bases.disputed.since(at) for at in run.bases.disputed]
+    times += [since + patience.SHORT[0] for since in (epoch.merged_at, *claimed)]
     if run.spec.overlaps and run.phase is Phase.MERGING:
         times.append(own_starts.commit_deadline(run))
     return [*times, epoch.unagreed.next_due(run.now, limit)]

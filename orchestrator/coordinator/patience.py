@@ -46,7 +46,7 @@ def delta_limit_s(run: RunState, stage: int) -> float:
     if merge.quorum_s is None:
         return full
     short = _limit_s(run, stage, merge.quorum_s, SHORT)
-    if all(run.slow_givers.get(member.owner, -1) >= epoch.epoch for member in awaited):
+    if all(is_slow(run, member) for member in awaited):
         return short
     return max(short, min(full, replay_s + _limit_s(run, stage, merge.quorum_s, PATIENT)))
 
@@ -67,6 +67,11 @@ def note_given(run: RunState, member: Member) -> None:
             merge.quorum_s = taken
     elif taken > _limit_s(run, member.stage, merge.quorum_s, SHORT):
         note_slow(run, member)
+
+
+def is_slow(run: RunState, member: Member) -> bool:
+    """Whether the merge under way waits shortly for the member's owner."""
+    return run.slow_givers.get(member.owner, -1) >= run.merging_epoch().epoch
 
 
 def note_slow(run: RunState, member: Member) -> None:

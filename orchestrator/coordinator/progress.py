@@ -12,6 +12,7 @@ from orchestrator.coordinator import (
     merging,
     microbatches,
     own_starts,
+    patience,
     rerouting,
     routes,
     sealing,
@@ -105,15 +106,16 @@ def _merge(run: RunState) -> None:
     epoch.merged_at = epoch.merged_at or max(run.now, run.heard_by)
     while behind:
         stage = next(iter(behind))
-        late = run.now > epoch.merged_at + merging.transfer_limit_s(run, stage)
         ready = run.roster.holding(stage, following) > 0 or bases.stands_alone(run, (following, stage))
-        if not ready or (run.roster.holding(stage, epoch.epoch) and not late):
+        if not ready or bases.are_awaited(run, stage):
             return
         behind.discard(stage)
     sealing.note_merged(run, epoch)
     last = following == run.spec.schedule.epochs
     if last and run.newest_base != following:
         return
+    for member in epoch.silent:
+        patience.note_slow(run, member)
     run.merging = None
     run.totals.merges.append(len(run.totals.losses))
     own_starts.settle(epoch)

@@ -85,8 +85,8 @@ def settle_bases(run: RunState) -> None:
     """Decide the digest of each claimed base, and accept the replicas that hold it.
 
     Claims decide where every owner with a voice claims the same, or two with work do and the others say
-    nothing until the deadline, which is short where all of them were slow of late: who is first decides nothing, and the run waits for the others in any case.
-    Else the orchestrator makes the base (`disputed_bases`), however many workers claim another. So it always
+    nothing until the deadline, which is short where all of them were slow of late: who is first decides
+    nothing, and the run waits for the others in any case. Else the orchestrator makes the base (`disputed_bases`), however many workers claim another. So it always
     does with base 0, which has no work before it.
     """
     changed, run.changed.claims = run.changed.claims, {}
@@ -197,7 +197,7 @@ def _slow_alone(run: RunState) -> list[StageEpoch]:
 
 
 def are_awaited(run: RunState, stage: int) -> bool:
-    """Whether the merge under way waits for replicas of a stage that hold the base before it, and not its own.
+    """Whether the merge under way waits for replicas of a stage that do not hold the base that it gives.
 
     That is until the deadline, and shortly for who was slow of late. Who took part in the epoch and is late
     while half of the stage is not is `silent`.
@@ -269,7 +269,7 @@ def _agreed(claims: Claims, awaited: bool) -> str | None:
 
 
 def _is_awaited(run: RunState, at: StageEpoch, claims: Claims, *, slow: bool = True) -> bool:
-    """Whether a live replica has a voice whose owner has not claimed the base; `slow`: or was slow of late."""
+    """Whether a live replica has a voice whose owner has not claimed the base, and may have been `slow`."""
     claiming = {owner for owners in claims.votes.values() for owner in owners}
     live = (m for m in run.miners(at[1]) if m.live and (slow or not patience.is_slow(run, m)))
     return any(_has_voice(run, m, at[0]) and m.owner not in claiming for m in live)

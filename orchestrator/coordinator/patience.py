@@ -70,8 +70,9 @@ def note_given(run: RunState, member: Member) -> None:
 
 
 def is_slow(run: RunState, member: Member) -> bool:
-    """Whether the merge under way waits shortly for the member's owner."""
-    return run.slow_givers.get(member.owner, -1) >= run.merging_epoch().epoch
+    """Whether the merge that is under way, or comes next, waits shortly for the member's owner."""
+    merging = run.epoch if run.merging is None else run.merging
+    return run.slow_givers.get(member.owner, -1) >= merging
 
 
 def note_slow(run: RunState, member: Member) -> None:

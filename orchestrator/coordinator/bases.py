@@ -86,8 +86,9 @@ def settle_bases(run: RunState) -> None:
 
     Claims decide where every owner with a voice claims the same, or two with work do and the others say
     nothing until the deadline, which is short where all of them were slow of late: who is first decides
-    nothing, and the run waits for the others in any case. Else the orchestrator makes the base (`disputed_bases`), however many workers claim another. So it always
-    does with base 0, which has no work before it.
+    nothing, and the run waits for the others in any case. Else the orchestrator makes the base
+    (`disputed_bases`), however many workers claim another. So it always does with base 0, which has no work
+    before it.
     """
     changed, run.changed.claims = run.changed.claims, {}
     late = [] if run.store_away_since is not None else _overdue(run, run.bases.disputed) + _slow_alone(run)

@@ -26,7 +26,7 @@ class BadBase(StoreError):
 async def checked_record(facts: Facts, epoch: int, stage: int) -> BaseRecord:
     """The record of a base, with its parts in the order of their numbers.
 
-    Raises BadBase where it names other objects than the parts of this base, or larger ones.
+    Raises BadBase where it names other objects than the parts of this base, or larger or empty ones.
     """
     spec = facts.spec
     record = await facts.base(epoch, stage)
@@ -35,8 +35,8 @@ async def checked_record(facts: Facts, epoch: int, stage: int) -> BaseRecord:
     if len(record.parts) != len(wanted) or named.keys() != set(wanted):
         raise BadBase(f"the base of stage {stage} is recorded with other parts than it has")
     parts = tuple(named[key] for key in wanted)
-    if any(part.size > max_bytes(spec, wanted[0], stage) for part in parts):
-        raise BadBase(f"the base of stage {stage} is recorded with parts that are too large")
+    if not all(0 < part.size <= max_bytes(spec, wanted[0], stage) for part in parts):
+        raise BadBase(f"the base of stage {stage} is recorded with parts that are empty, or too large")
     return record.model_copy(update={"epoch": epoch, "stage": stage, "parts": parts})
 
 

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 from iota.compute.commitment import commitment
+from iota.compute.in_order import in_order
 from iota.compute.state import StageState, load_state, save_state
 from iota.model.layout import run_shapes
 from iota.model.weight_dtype import weight_dtype
 from iota.objects import part_sizes
 from iota.outer.base_values import BaseRoots, nearest_bf16
 from iota.outer.delta_codecs import open_delta_codec
+from iota.outer.nesterov import OuterState
 from iota.outer.own_start import own_start
 from iota.outer.partition import PartError, Vector
 from iota.outer.pseudo_gradient import unflatten
@@ -103,21 +105,25 @@ class OwnStarts:
         await asyncio.to_thread(keep)
 
     def _weights(self, epoch: int, *, own: bool) -> StageState:
-        """The anchor's weights or the own start's, with one partition of fp32 in memory."""
+        """The anchor's weights or the own start's, with one partition of fp32 in memory a thread."""
         spec, stage, disk = self._spec, self._runner.stage, self._runner.disk
         codec, sizes = open_delta_codec(spec.outer.codec), part_sizes(spec, stage)
         given = disk.delta_parts(epoch - 1) if own else []
         if own and len(given) != len(sizes):
             raise PartError(f"{disk.delta(epoch - 1)} does not hold the pseudo-gradient of epoch {epoch - 1}")
         made, first = torch.empty(sum(sizes), dtype=weight_dtype(spec)), 0
-        for number, partition in enumerate(disk.base_partitions(spec, stage, spec.anchor(epoch))):
+
+        def part(numbered: tuple[int, OuterState]) -> torch.Tensor:
+            number, partition = numbered
             values = partition.weights
             if own:
-                values = own_start(
-                    spec, epoch, partition, codec.decode(given[number].read_bytes(), values.size)
-                )
-            made[first : first + values.size] = _rounded(values, made.dtype)
-            first += values.size
+                contribution = codec.decode(given[number].read_bytes(), values.size)
+                values = own_start(spec, epoch, partition, contribution)
+            return _rounded(values, made.dtype)
+
+        for values in in_order(part, enumerate(disk.base_partitions(spec, stage, spec.anchor(epoch)))):
+            made[first : first + values.numel()] = values
+            first += values.numel()
         like = {name: torch.empty(shape, device="meta") for name, shape in run_shapes(spec, stage).items()}
         return StageState(unflatten(made, like))
 

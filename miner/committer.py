@@ -106,8 +106,18 @@ class Committer:
             feedback = start.root
         made = commitment(state, self._spec.outer.part_elements, beginning, feedback)
         ended = self._now()
+        if start.own and beginning is not None:
+            self._keep_start(start.epoch, state, made)
         self._keep(start.epoch, version, state, made)
         return Committed(start.epoch, version, made, started, ended)
+
+    def _keep_start(self, epoch: int, state: StageState, made: Commitment) -> None:
+        """Have the own start of an epoch on the disk, for a restart, before the COMMIT to it is receipted."""
+        path = self._disk.start_state(epoch)
+        if not path.exists():
+            save_state(state, path, made)
+            self._disk.keep_names()
+        self._disk.forget_used_delta(epoch - 1)
 
     def _keep(self, epoch: int, version: int, state: StageState, made: Commitment) -> None:
         """Write the snapshot of a version for audits; without room, log it and go on."""

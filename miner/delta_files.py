@@ -32,6 +32,8 @@ class EpochStart:
     """On the CPU; they do not change."""
     feedback: tuple[str, ...] = ()
     """Leaves of its error feedback, one a partition; empty where it has none."""
+    own: bool = False
+    """It is an own start: on the disk with the life's first commitment, and not before."""
 
     @property
     def root(self) -> str:

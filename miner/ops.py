@@ -94,14 +94,16 @@ class OpRunner:
         state: StageState,
         base: BaseRoots,
         feedback: tuple[str, ...] = (),
+        *,
+        own: bool = False,
     ) -> None:
         """Start an epoch from `state` on the CPU as `version`, and commit to it. It must not change later.
 
         `base` are the roots of the base whose weights `state` has, `feedback` the leaves of the error
-        feedback.
+        feedback. `own`: it is an own start.
         """
         self.engine.load(state, version=version)
-        self._joined, self._start = version, EpochStart(epoch, state.weights, feedback)
+        self._joined, self._start = version, EpochStart(epoch, state.weights, feedback, own)
         start = replace(state, moments=state.moments or zero_moments(self.spec, self.stage))
         made = self.committer.give(
             self._start, version, lambda: HostCopy(start), self._beginning(epoch, base)

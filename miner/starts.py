@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from iota.compute.commitment import commitment
-from iota.compute.state import StageState, load_state, save_state
+from iota.compute.in_order import in_order
+from iota.compute.state import StageState, load_state
 from iota.model.layout import run_shapes
 from iota.model.weight_dtype import weight_dtype
 from iota.objects import part_sizes
 from iota.outer.base_values import BaseRoots, nearest_bf16
 from iota.outer.delta_codecs import open_delta_codec
+from iota.outer.nesterov import OuterState
 from iota.outer.own_start import own_start
 from iota.outer.partition import PartError, Vector
 from iota.outer.pseudo_gradient import unflatten
@@ -42,6 +43,8 @@ class Start:
     """Of the base that it begins from: with overlap the anchor, also where it has an own start."""
     feedback: tuple[str, ...] = ()
     """Leaves of its error feedback; empty for none."""
+    own: bool = False
+    """Its weights are an own start's, which may be on no disk yet."""
 
 
 def kept_start(spec: RunSpec, stage: int, disk: MinerDisk, effect: LoadState) -> Start:
@@ -53,7 +56,7 @@ def kept_start(spec: RunSpec, stage: int, disk: MinerDisk, effect: LoadState) ->
 
 
 class OwnStarts:
-    """Start states of a run with overlap. An own start is on the disk before it is given."""
+    """Start states of a run with overlap. An own start is on the disk with the life's first commitment."""
 
     def __init__(self, spec: RunSpec, runner: OpRunner, device: DeviceThread) -> None:
         self._spec, self._runner, self._device = spec, runner, device
@@ -69,14 +72,14 @@ class OwnStarts:
         if epoch == 0 or not effect.carries:
             await runner.recorder.run(lambda: self._part_from_other_life(effect, roots))
             return Start(await asyncio.to_thread(self._weights, epoch, own=False), roots)
-        if not disk.start_state(epoch).exists():
-            if trained != epoch - 1:
-                raise StateLost(f"epoch {epoch} goes on from epoch {epoch - 1}, of which nothing is here")
-            await self._make(epoch)
-        state = await asyncio.to_thread(load_state, disk.start_state(epoch), self._spec, runner.stage)
-        disk.forget_used_delta(epoch - 1)
+        if disk.start_state(epoch).exists():
+            state = await asyncio.to_thread(load_state, disk.start_state(epoch), self._spec, runner.stage)
+        elif trained == epoch - 1:
+            state = await self._make(epoch)
+        else:
+            raise StateLost(f"epoch {epoch} goes on from epoch {epoch - 1}, of which nothing is here")
         runner.log.forget_before(epoch - 1)
-        return Start(state, roots, DeltaFiles(self._spec, disk).leaves(epoch))
+        return Start(state, roots, DeltaFiles(self._spec, disk).leaves(epoch), own=True)
 
     def _part_from_other_life(self, effect: LoadState, anchor: BaseRoots) -> None:
         """Have the log forget a life that had begun this epoch with another start, and repeat none of it."""
@@ -85,39 +88,36 @@ class OwnStarts:
         if begun is None or begun.commitment is None or begun.commitment.weights != anchor.start:
             log.begin_life()
 
-    async def _make(self, epoch: int) -> None:
-        """Write the own start of `epoch`, with the moments that the engine has."""
+    async def _make(self, epoch: int) -> StageState:
+        """The own start of `epoch`, with the moments that the engine has."""
         started = await asyncio.to_thread(self._weights, epoch, own=True)
 
         def rebased() -> StageState:
             self._runner.engine.rebase(started.weights)
             return self._runner.engine.state()
 
-        state = await self._device.run(rebased)
-
-        def keep() -> None:
-            path = self._runner.disk.start_state(epoch)
-            save_state(state, path, commitment(state, self._spec.outer.part_elements))
-            self._runner.disk.keep_names()
-
-        await asyncio.to_thread(keep)
+        return await self._device.run(rebased)
 
     def _weights(self, epoch: int, *, own: bool) -> StageState:
-        """The anchor's weights or the own start's, with one partition of fp32 in memory."""
+        """The anchor's weights or the own start's, with one partition of fp32 in memory a thread."""
         spec, stage, disk = self._spec, self._runner.stage, self._runner.disk
         codec, sizes = open_delta_codec(spec.outer.codec), part_sizes(spec, stage)
         given = disk.delta_parts(epoch - 1) if own else []
         if own and len(given) != len(sizes):
             raise PartError(f"{disk.delta(epoch - 1)} does not hold the pseudo-gradient of epoch {epoch - 1}")
         made, first = torch.empty(sum(sizes), dtype=weight_dtype(spec)), 0
-        for number, partition in enumerate(disk.base_partitions(spec, stage, spec.anchor(epoch))):
+
+        def part(numbered: tuple[int, OuterState]) -> torch.Tensor:
+            number, partition = numbered
             values = partition.weights
             if own:
-                values = own_start(
-                    spec, epoch, partition, codec.decode(given[number].read_bytes(), values.size)
-                )
-            made[first : first + values.size] = _rounded(values, made.dtype)
-            first += values.size
+                contribution = codec.decode(given[number].read_bytes(), values.size)
+                values = own_start(spec, epoch, partition, contribution)
+            return _rounded(values, made.dtype)
+
+        for values in in_order(part, enumerate(disk.base_partitions(spec, stage, spec.anchor(epoch)))):
+            made[first : first + values.numel()] = values
+            first += values.numel()
         like = {name: torch.empty(shape, device="meta") for name, shape in run_shapes(spec, stage).items()}
         return StageState(unflatten(made, like))
 

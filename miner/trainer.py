@@ -62,7 +62,9 @@ class Trainer:
         except (StateError, PartError) as error:
             raise StateLost(f"the start state of epoch {epoch} on this disk is damaged: {error}") from error
         await self._record_commits()
-        await self.device.run(runner.load, epoch, step, start.state, start.base, start.feedback)
+        await self.device.run(
+            lambda: runner.load(epoch, step, start.state, start.base, start.feedback, own=start.own)
+        )
         log.info("takes part in epoch %d from step %d", epoch, step)
         await runner.recorder.run(lambda: None)  # what was launched before has its result when this has one
         self._epoch, self._inputs = epoch, {}

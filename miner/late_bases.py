@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from iota.client.run_objects import RunObjects
+from iota.console.counts import counted
 from iota.objects import part_sizes
 from iota.outer.base_values import next_base, read_partition, seed_partitions
 from iota.outer.merged_part import read_merged
@@ -130,7 +131,7 @@ class LateBases:
         """
         sizes = part_sizes(self.spec, self.runner.stage)
         if len(parts) != len(sizes):
-            raise StateLost(f"{what} has {len(parts)} parts where the stage has {len(sizes)}")
+            raise StateLost(f"{what} has {counted(len(parts), 'part')} where the stage has {len(sizes)}")
         for first in range(0, len(sizes), _AT_ONCE):
             group = slice(first, first + _AT_ONCE)
             attempt = partial(self._group, parts[group], sizes[group], urls, read)

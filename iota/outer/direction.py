@@ -26,7 +26,7 @@ from iota.outer.fixed_sums import fixed_sum, products
 from iota.outer.partition import Vector
 from iota.spec import OuterCodec
 
-LEAST: Final = {OuterCodec.NONE: 0.25, OuterCodec.INT8: 0.25, OuterCodec.SPARSE: 0.15}
+LEAST: Final = {codec: 0.15 if codec.is_sparse else 0.25 for codec in OuterCodec}
 """Cosine beyond which it is clear. Of honest replicas that learn nothing it was 0.19 at the most, and 0.08
 with `sparse`, of whose elements two replicas have few in common (docs/training.md)."""
 DEVIATIONS: Final = 6.0

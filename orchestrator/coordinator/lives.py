@@ -18,7 +18,7 @@ BASES_ANEW: Final = 1
 before can be audited in part only. Further times it takes part again from the next epoch on."""
 
 
-def begin_life(run: RunState, member: Member, *, carries: bool) -> None:
+def begin_life(run: RunState, member: Member, *, carries: bool = False) -> None:
     """The miner was admitted to the current epoch: it begins with the base, at the first open step.
 
     `carries`: with what it ended the epoch before with, and in a run with overlap with its own start.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from iota.console.counts import counted
 from orchestrator.coordinator.epoch_state import StageMerge
 from orchestrator.coordinator.member import Member
 from orchestrator.coordinator.state import RunState
@@ -79,9 +80,7 @@ def note_slow(run: RunState, member: Member) -> None:
     """The member's owner is waited for shortly in the next epochs."""
     epoch = run.merging_epoch().epoch
     if run.slow_givers.get(member.owner, -1) <= epoch:
-        told = (
-            f"it ended its epoch long after others: {SLOW_EPOCHS} epochs wait shortly for its owner's workers"
-        )
+        told = f"it ended its epoch long after others: {counted(SLOW_EPOCHS, 'epoch')} will not wait long for its owner workers"
         member.history.happened(run.now, epoch, told)
     run.slow_givers[member.owner] = epoch + SLOW_EPOCHS
 

@@ -107,6 +107,7 @@ def let_go(run: RunState, number: int) -> None:
         epoch.counted,
         epoch.unproven,
         epoch.words,
+        epoch.carried,
     ):
         table.clear()
     epoch.reroutes.clear()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from iota.objects.delta_sizes import SPARSE_KEPT
 from iota.spec import OuterCodec
 from tests.support.cheat_cases import STEPS, Case
 from tests.support.cheat_runs import Outcome, faults, run_case
@@ -47,7 +48,7 @@ ATTACKS: Final = {
     "NaN": Attack("contributions:nan", "not_finite"),
     "garbage": Attack("contributions:garbage", _LEFT_OUT),
     "garbage of another size": Attack("contributions:short", _ABSENT),
-    "a bogus index": Attack("contributions:bogus_index", "unreadable", frozenset({OuterCodec.SPARSE})),
+    "a bogus index": Attack("contributions:bogus_index", "unreadable", frozenset(SPARSE_KEPT)),
     "all in one chunk": Attack("contributions:one_chunk", "out_of_bounds"),
     "never gives it": Attack("states:no_delta", _ABSENT),
     "gives it late": Attack("contributions:late", _ABSENT),

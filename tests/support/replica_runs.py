@@ -120,7 +120,7 @@ class PlainReplicas:
             mean: Vector | None = None
             for trainer, start in zip(self.trainers, starts, strict=True):
                 change = pseudo_gradient(start[stage].weights, trainer._weights[stage]).numpy()
-                own = trainer._sent(stage, change) * share
+                own = trainer.sent(stage, change) * share
                 mean = own if mean is None else mean + own
             assert mean is not None
             after = self.bases[stage] = outer_step(base, mean, outer.eta, outer.momentum_at(epoch))

@@ -59,7 +59,7 @@ def test_a_merge_is_the_weighted_mean_unless_another_is_named() -> None:
 
 
 def test_unknown_codecs_and_rules_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'none', 'int8' or 'sparse'"):
+    with pytest.raises(ValueError, match="'none', 'int8', 'sparse' or 'sparse64'"):
         OuterSpec.model_validate({"codec": "zip"})
     with pytest.raises(ValueError, match="this build has weighted-mean"):
         open_merge_rule("median")

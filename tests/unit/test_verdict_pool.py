@@ -18,7 +18,7 @@ from validator.core.segments import own_segment, public_turns
 from validator.core.vesting import Findings, hidden_epochs
 
 ME, OTHER, LIAR, MINER = "me", "other", "liar", "miner"
-EPOCHS = 24
+EPOCHS = 48
 SPEC = small_run(
     schedule={"epochs": EPOCHS}, audit=AuditSpec(window=4, commit_every=1, window_steps=12, extra_every=4)
 )

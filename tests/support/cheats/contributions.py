@@ -57,11 +57,12 @@ def scaled() -> None:
 
 
 def one_chunk() -> None:
-    """All of its pseudo-gradient's norm in the first elements, as many as `sparse` sends of a chunk."""
+    """All of its pseudo-gradient's norm in the first elements, as many as `sparse64` sends of a chunk."""
 
     def gathered(spec: RunSpec, stage: int, delta: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
         made = np.zeros_like(delta)
-        made[:SPARSE_KEPT] = np.linalg.norm(delta) / np.sqrt(SPARSE_KEPT)
+        kept = SPARSE_KEPT[OuterCodec.SPARSE64]
+        made[:kept] = np.linalg.norm(delta) / np.sqrt(kept)
         return made
 
     change: DeltaChange = gathered
@@ -87,7 +88,8 @@ def bogus_index() -> None:
     """An index of a `sparse` chunk that is not above the one before."""
 
     def twisted(spec: RunSpec, data: bytes) -> bytes:
-        chunks = len(data) // (4 + SPARSE_KEPT * 12 // 8 + SPARSE_KEPT // 4)
+        kept = SPARSE_KEPT[spec.outer.codec]
+        chunks = len(data) // (4 + kept * 12 // 8 + kept // 4)
         first = 4 * chunks
         return data[:first] + data[first + 3 : first + 6] + data[first : first + 3] + data[first + 6 :]
 

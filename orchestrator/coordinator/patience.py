@@ -80,7 +80,8 @@ def note_slow(run: RunState, member: Member) -> None:
     """The member's owner is waited for shortly in the next epochs."""
     epoch = run.merging_epoch().epoch
     if run.slow_givers.get(member.owner, -1) <= epoch:
-        told = f"it ended its epoch long after others: {counted(SLOW_EPOCHS, 'epoch')} will not wait long for its owner workers"
+        epochs = counted(SLOW_EPOCHS, "epoch")
+        told = f"it ended its epoch long after others: for {epochs} nobody waits long for its owner's workers"
         member.history.happened(run.now, epoch, told)
     run.slow_givers[member.owner] = epoch + SLOW_EPOCHS
 

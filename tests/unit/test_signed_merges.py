@@ -14,7 +14,6 @@ from tests.unit.test_merge_disputes import (
     all_merge_but,
     mergers,
     named,
-    remerge,
     silent_newcomer,
     until_merge,
 )
@@ -45,7 +44,7 @@ def test_a_merger_that_signs_false_receipts_and_reports_nothing_is_drawn_no_more
         driven.merge(liar, stage, number, digest=8, reported=False)
     all_merge_but(driven, liar)
     assert len(driven.coordinator.disputed_parts()) == len(own)
-    remerge(driven, *own[0])
+    driven.remerge(*own[0])
     assert liar.charged
     assert driven.state.current.merges[own[0][0]].ready is not None
     assert [m.charged for m in driven.state.miners()].count(True) == 1
@@ -58,7 +57,7 @@ def test_a_false_receipt_after_its_part_is_agreed_is_looked_at_also_in_the_next_
     lie(driven, liar)
     assert [(a.epoch, a.stage, a.part) for a in driven.coordinator.disputed_parts()] == [(0, 0, 0)]
     driven.wait(0.0, driven.state.head.block + 1)  # the seal does not save it
-    remerge(driven, epoch=0)
+    driven.remerge(epoch=0)
     assert (liar.charged, [m.charged for m in driven.state.miners()].count(True)) == (True, 1)
     assert f"epoch 0 stage 0: {liar.hotkey} merged part 0" in str(driven.state.incidents.named)
     assert not driven.coordinator.disputed_parts()
@@ -67,7 +66,7 @@ def test_a_false_receipt_after_its_part_is_agreed_is_looked_at_also_in_the_next_
 def test_who_signs_late_what_two_others_lied_about_is_not_charged_and_they_are() -> None:
     driven, honest = silent_newcomer()
     lie(driven, honest)
-    remerge(driven, digest=8)
+    driven.remerge(digest=8)
     liars = [h for h in mergers(driven) if h.hotkey in driven.state.current.merges[0].parts[0].results]
     assert len(liars) == 2
     assert (honest.charged, [liar.charged for liar in liars]) == (False, [True, True])
@@ -102,7 +101,7 @@ def test_mergers_that_still_had_what_the_store_lost_are_not_charged(driven: Driv
     lost = next(c.hotkey for c in part.assign.contributions if c.hotkey != one.hotkey)
     driven.merge(one, 0, digest=7)
     driven.merge(two, 0, digest=8)
-    remerge(driven, digest=9, left_out={lost: LeftOut.MISSING})
+    driven.remerge(digest=9, left_out={lost: LeftOut.MISSING})
     assert part.agreed is not None
     assert part.agreed.stored.key == "merged/orchestrator"
     assert (one.charged, two.charged) == (False, False)
@@ -120,7 +119,7 @@ def test_two_that_sign_missing_do_not_have_a_slow_honest_merger_contradict_the_r
     for liar in (one, two):
         driven.merge(liar, 0, digest=8, left_out={victim: LeftOut.MISSING})
     driven.merge(slow, 0, digest=7)
-    remerge(driven, digest=7)
+    driven.remerge(digest=7)
     assert part.agreed is not None
     assert part.agreed.output == part.outputs[slow.hotkey]
     assert (one.charged, two.charged, slow.charged) == (True, True, False)

@@ -376,6 +376,11 @@ class EpochState:
     """validator -> its accusations."""
     audits_closed: bool = False
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its steps are closed and it is not merged: pseudo-gradients are stored, or being merged."""
+        return bool(self.merges) and self.merged_block is None
+
     def open_steps(self) -> list[PlannedStep]:
         """Planned steps that are not closed, in order."""
         return self.steps[self.closed_steps :]

@@ -80,8 +80,10 @@ def is_wanted_delta(run: RunState, member: Member, report: Delta) -> bool:
 
     A member without counted work has none: its own would be the merge where the others' do not come.
     """
-    epoch = next((each for each in run.awaiting() if each.epoch == report.epoch), None)
-    if epoch is None or member.ready_epoch not in range(run.spec.anchor(report.epoch), report.epoch + 1):
+    epoch = run.epochs.get(report.epoch)
+    if epoch is None or not epoch.is_awaited:
+        return False
+    if member.ready_epoch not in range(run.spec.anchor(report.epoch), report.epoch + 1):
         return False
     merge = epoch.merges[member.stage]
     fits = [p.size for p in report.parts] == run.delta_bytes[member.stage]

@@ -158,7 +158,7 @@ def _take_commit(run: RunState, member: Member, epoch: EpochState, life: Life, r
 
 def _end_epoch(run: RunState, member: Member, epoch: EpochState) -> None:
     """A STEP or COMMIT may be the last one that a member's pseudo-gradient waited for."""
-    if any(each is epoch for each in run.awaiting()):
+    if epoch.is_awaited:
         accept_delta(run, member, epoch)
 
 

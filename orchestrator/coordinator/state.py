@@ -363,7 +363,7 @@ class RunState:
     def awaiting(self) -> list[EpochState]:
         """Epochs whose steps are closed, and that are not merged: the earlier one is being merged."""
         near = (self.epochs.get(number) for number in (self.epoch - 1, self.epoch))
-        return [each for each in near if each is not None and each.merges and each.merged_block is None]
+        return [each for each in near if each is not None and each.is_awaited]
 
     @property
     def newest_runnable(self) -> int:

@@ -148,7 +148,7 @@ def _is_expected(coordinator: Coordinator, member: Member, key: OwnObject) -> bo
 
 def _is_awaited(run: RunState, epoch: int) -> bool:
     """Whether pseudo-gradients of an epoch are stored now, or merged."""
-    return any(each.epoch == epoch for each in run.awaiting())
+    return epoch in run.epochs and run.epochs[epoch].is_awaited
 
 
 def _not_yours(key: str) -> Problem:

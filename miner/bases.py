@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -58,19 +58,13 @@ class BaseKeeper:
 
         Raises StateLost if the parts are unavailable or the digest differs from the run's.
         """
-        init = self.spec.init
+        check_named(self.spec, effect)
         if effect.parts:
             base = await self._fetched(f"the base of epoch {effect.epoch}", effect.parts, urls, read_base)
-        elif init is not None:
-            raise StateLost("the run starts from existing weights, and the orchestrator names none")
         else:
             base = await self.device.run(initial_base, self.spec, self.runner.stage)
         roots = await asyncio.to_thread(base_roots, self.spec, base)
-        expected = {effect.digest} - {None}
-        if init is not None and effect.epoch == 0:
-            expected.add(init.digests[self.runner.stage])
-        if expected - {roots.digest}:
-            raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
+        check_digest(self.spec, self.runner.stage, effect, roots.digest)
         self.runner.disk.forget_feedback(effect.epoch)
         how = f"fetched {megabytes(effect.parts)}" if effect.parts else "made from the seed"
         return await self._keep(
@@ -136,15 +130,35 @@ class BaseKeeper:
             data = await self.objects.all_stored(parts, {} if again else urls)
             return await asyncio.to_thread(read, self.spec, self.runner.stage, data)
 
-        try:
-            return await persist(f"fetching {what}", attempt)
-        except (StoreError, PartError) as error:
-            raise StateLost(f"{what} cannot be had: {type(error).__name__}: {error}") from error
+        return await needed(what, attempt)
 
     @property
     def _held(self) -> OuterState:
         assert self._base is not None, "the core asks for a merge only with a base held"
         return self._base
+
+
+async def needed(what: str, attempt: Callable[[bool], Awaitable[T]]) -> T:
+    """What a replica cannot continue without, by `persist`. Raises StateLost where it cannot be had."""
+    try:
+        return await persist(f"fetching {what}", attempt)
+    except (StoreError, PartError) as error:
+        raise StateLost(f"{what} cannot be had: {type(error).__name__}: {error}") from error
+
+
+def check_named(spec: RunSpec, effect: FetchBase) -> None:
+    """Raise StateLost where a base would be made from the seed, and the run has existing weights."""
+    if spec.init is not None and not effect.parts:
+        raise StateLost("the run starts from existing weights, and the orchestrator names none")
+
+
+def check_digest(spec: RunSpec, stage: int, effect: FetchBase, digest: str) -> None:
+    """Raise StateLost where a base has another digest than the orchestrator, or the spec, says."""
+    expected = {effect.digest} - {None}
+    if spec.init is not None and effect.epoch == 0:
+        expected.add(spec.init.digests[stage])
+    if expected - {digest}:
+        raise StateLost(f"this device's base of epoch {effect.epoch} has another digest than the run's")
 
 
 def megabytes(parts: Sequence[StoredObject]) -> str:

@@ -21,14 +21,12 @@ from iota.outer.nesterov import OuterState
 from iota.outer.partition import PartError, Vector
 from iota.protocol.frames import StoredObject
 from iota.spec import RunSpec
-from iota.store import StoreError
-from miner.bases import megabytes
+from miner.bases import check_digest, check_named, megabytes, needed
 from miner.core.effects import ApplyMerge, FetchBase
 from miner.core.facts import BaseHeld
 from miner.disk import BaseWriter
 from miner.op_records import StateLost
 from miner.ops import OpRunner
-from miner.retry import persist
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +61,8 @@ class LateBases:
 
         Raises StateLost if the parts are unavailable or the digest differs from the run's.
         """
-        what, init = f"the base of epoch {effect.epoch}", self.spec.init
-        if init is not None and not effect.parts:
-            raise StateLost("the run starts from existing weights, and the orchestrator names none")
-        expected = {effect.digest} - {None}
-        if init is not None and effect.epoch == 0:
-            expected.add(init.digests[self.runner.stage])
+        what = f"the base of epoch {effect.epoch}"
+        check_named(self.spec, effect)
         with self.runner.disk.new_base(self.spec, effect.epoch) as made:
             if effect.parts:
                 async for partition in self._fetched(what, effect.parts, urls, self._read_partition):
@@ -76,8 +70,7 @@ class LateBases:
             else:
                 await asyncio.to_thread(self._write_seed, made)
             digest = made.roots().digest
-            if expected - {digest}:
-                raise StateLost(f"this device's {what} has another digest than the run's")
+            check_digest(self.spec, self.runner.stage, effect, digest)
         how = f"fetched {megabytes(effect.parts)}" if effect.parts else "made from the seed"
         log.info("%s: the base of epoch %d is on disk", how, effect.epoch)
         return BaseHeld(effect.epoch, digest)
@@ -135,11 +128,7 @@ class LateBases:
         for first in range(0, len(sizes), _AT_ONCE):
             group = slice(first, first + _AT_ONCE)
             attempt = partial(self._group, parts[group], sizes[group], urls, read)
-            try:
-                found = await persist(f"fetching {what}", attempt)
-            except (StoreError, PartError) as error:
-                raise StateLost(f"{what} cannot be had: {type(error).__name__}: {error}") from error
-            for each in found:
+            for each in await needed(what, attempt):
                 yield each
 
     async def _group(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from iota.compute.in_order import in_order
@@ -18,11 +17,11 @@ from iota.compute.state import StageState, load_state
 from iota.model.layout import run_shapes
 from iota.model.weight_dtype import weight_dtype
 from iota.objects import part_sizes
-from iota.outer.base_values import BaseRoots, nearest_bf16
+from iota.outer.base_values import BaseRoots
 from iota.outer.delta_codecs import open_delta_codec
 from iota.outer.nesterov import OuterState
 from iota.outer.own_start import own_start
-from iota.outer.partition import PartError, Vector
+from iota.outer.partition import PartError
 from iota.outer.pseudo_gradient import unflatten
 from iota.protocol.receipts import OpKind
 from iota.spec import RunSpec
@@ -113,17 +112,10 @@ class OwnStarts:
             if own:
                 contribution = codec.decode(given[number].read_bytes(), values.size)
                 values = own_start(spec, epoch, partition, contribution)
-            return _rounded(values, made.dtype)
+            return torch.from_numpy(values).to(made.dtype)  # to the nearest, as a base's weights
 
         for values in in_order(part, enumerate(disk.base_partitions(spec, stage, spec.anchor(epoch)))):
             made[first : first + values.numel()] = values
             first += values.numel()
         like = {name: torch.empty(shape, device="meta") for name, shape in run_shapes(spec, stage).items()}
         return StageState(unflatten(made, like))
-
-
-def _rounded(values: Vector, dtype: torch.dtype) -> torch.Tensor:
-    """Values of a base, (N,), as the weights that a replica starts with."""
-    if dtype is torch.float32:
-        return torch.from_numpy(values)
-    return torch.from_numpy(nearest_bf16(values).view(np.int16)).view(torch.bfloat16)

@@ -110,7 +110,7 @@ def _is_late(run: RunState) -> bool:
 
 
 def _are_slow(run: RunState) -> bool:
-    return all(run.slow_givers.get(m.owner, -1) >= run.epoch for m in _uncommitted(run))
+    return all(patience.is_slow(run, member) for member in _uncommitted(run))
 
 
 def _uncommitted(run: RunState) -> Iterator[Member]:

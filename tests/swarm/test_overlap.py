@@ -70,7 +70,7 @@ async def test_who_is_left_out_of_a_merge_begins_the_epoch_that_is_in_training_a
     tmp_path: Path,
 ) -> None:
     """Its pseudo-gradients are no files: the merge finds it out while it trains from its own start."""
-    options = tiny(stages=2, replicas=2, microbatches=4, epochs=4, values=VALUES)
+    options = tiny(stages=2, replicas=2, microbatches=4, epochs=4, steps_per_epoch=16, values=VALUES)
     entries = {"miner-00": "tests.support.cheats.states:unreadable_delta"}
     async with LiveSwarm(tmp_path / "run", options, entries=entries, in_order=True) as swarm:
         status = await swarm.finished()
